@@ -1,0 +1,51 @@
+"""A cache whose values are written once into a frame and read in place.
+
+>>> import framecache, tempfile
+>>> with tempfile.TemporaryDirectory() as directory, framecache.Cache(f"file://{directory}/cache") as cache:
+...     cache.set("greeting", b"hello", ttl=60)
+...     cache.get("greeting")
+b'hello'
+"""
+
+from framecache._cache import MISSING, Cache
+from framecache._framecache import (
+    ArrowTable,
+    CopyRequired,
+    DecodeError,
+    EncodeError,
+    Frame,
+    FrameBuilder,
+    FramecacheError,
+    FrameError,
+    InternalError,
+    InvalidArgument,
+    OutOfMemory,
+    SerializationWrapper,
+    StoreError,
+    ViewExported,
+    __version__,
+    pool_nbytes,
+    trim_pool,
+)
+
+__all__ = [
+    "MISSING",
+    "ArrowTable",
+    "Cache",
+    "CopyRequired",
+    "DecodeError",
+    "EncodeError",
+    "Frame",
+    "FrameBuilder",
+    "FrameError",
+    "FramecacheError",
+    "InternalError",
+    "InvalidArgument",
+    "OutOfMemory",
+    "SerializationWrapper",
+    "StoreError",
+    "ViewExported",
+    "__version__",
+    "pool_nbytes",
+    "trim_pool",
+]

@@ -1,0 +1,216 @@
+"""The client: which codec a value takes, and what a miss is."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from framecache import _raw
+from framecache._framecache import BlobStore, CopyRequired, DecodeError, FrameError, InvalidArgument, StoreError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+
+    from framecache._framecache import Frame
+
+#: The longest time to live, in seconds: 1000 years.
+_LONGEST: Final = 1000 * 366 * 86400.0
+#: Seconds between two log lines about the same kind of unreadable entry.
+_LOG_EVERY: Final = 60.0
+
+
+class _Missing:
+    """The type of `MISSING`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "framecache.MISSING"
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+#: Pass it as `default` to tell a miss from a cached `None`.
+MISSING: Final = _Missing()
+
+
+class Cache:
+    """A cache in a directory that all processes of this user share.
+
+    Values are bytes-like objects, Arrow tables (anything with `__arrow_c_stream__` or `__arrow_c_array__`) and pandas
+    objects. What comes back is decoded from the stored frame and never the object that was stored.
+
+    What cannot be read is a miss, counted in `stats()` and logged at most once a minute; what cannot be written is an
+    error.
+
+    Args:
+        url: ``file:///path`` of the directory. It is created with mode 0700; one that is not owned by the effective
+            user, or open to group or others, is refused with `StoreError`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store: BlobStore | None = BlobStore(_path_of(url))
+        self._url = url
+        self._counts: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
+
+    def get(
+        self, key: str, default: Any = None, *, views: bool = False, require_zero_copy: bool = False
+    ) -> Any:  # noqa: ANN401 - the stored value's type is its writer's
+        """Return the value stored under `key`, or `default`.
+
+        bytes and bytearray are copied out of the frame, a stored memoryview or Frame comes back as a read-only
+        memoryview of it. pyarrow and polars objects stand on the frame's memory. pandas columns that may be written
+        are copied, all others stand on it too.
+
+        Args:
+            key: What the value was stored under.
+            default: What to return on a miss.
+            views: Return read-only views of the frame for all values: memoryviews for bytes and bytearray, and for
+                pandas columns that cannot be written.
+            require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying.
+        """
+        try:
+            found = self._opened().get(key, _now())
+        except (FrameError, StoreError) as error:
+            return self._miss("unreadable", default, key, error)
+        if isinstance(found, str):
+            return self._miss(found, default)
+        payload, codec, stored = found
+        try:
+            value = _decode(payload, codec, stored, views, require_zero_copy)
+        except CopyRequired as error:
+            if require_zero_copy:
+                raise
+            return self._miss("undecodable", default, key, error)
+        except (DecodeError, ImportError) as error:
+            return self._miss("undecodable", default, key, error)
+        self._count("hit")
+        return value
+
+    def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
+        """Store `value` under `key`, replacing what was there. Other readers see the old value or the new one.
+
+        Args:
+            key: At most 64 KiB of UTF-8.
+            value: See the class.
+            ttl: Seconds after which it is no longer served; `None`: never. Fractions are kept to the millisecond.
+
+        Raises:
+            EncodeError: no codec takes the value (a `TypeError`).
+            InvalidArgument: a key that is too long; a `ttl` that is not above 0 and finite (a `ValueError`).
+            StoreError: the file cannot be written, as when the disk is full (an `OSError`).
+        """
+        store = self._opened()
+        created = _now()
+        until = None if ttl is None else created + _milliseconds(ttl)
+        codec, source, described = _encode(value)
+        store.put(key, codec, source, described, created, until)
+
+    def delete(self, key: str) -> bool:
+        """Remove the value stored under `key`; return whether there was one. Views of it stay valid."""
+        return self._opened().delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `get` would find a value; it may be gone by the time `get` is called."""
+        if not isinstance(key, str):
+            return False
+        try:
+            return self._opened().contains(key, _now())
+        except (FrameError, StoreError):
+            return False
+
+    def stats(self) -> dict[str, int]:
+        """Return how often `get` found a value (``hit``) and why it did not.
+
+        The reasons: ``absent``, ``expired``, ``other_key`` (two keys with one hash), ``unreadable`` (not a whole
+        frame, or the system refused), ``undecodable`` (an unknown codec or type, a damaged payload, a library that is
+        not installed).
+        """
+        return dict(self._counts)
+
+    def close(self) -> None:
+        """Close the directory. Values and views that were read stay valid. Closing twice is fine."""
+        self._store = None
+
+    def __enter__(self) -> Cache:
+        """Return the cache itself."""
+        self._opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Its URL."""
+        return f"framecache.Cache({self._url!r})"
+
+    def _opened(self) -> BlobStore:
+        if self._store is None:
+            raise InvalidArgument(f"Cache({self._url!r}): expected an open cache, got a closed one")
+        return self._store
+
+    def _count(self, what: str) -> None:
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+    def _miss(self, reason: str, default: Any, key: str = "", error: Exception | None = None) -> Any:  # noqa: ANN401
+        self._count(reason)
+        if error is not None:
+            now = time.monotonic()
+            if now - self._logged.get(reason, -_LOG_EVERY) >= _LOG_EVERY:
+                self._logged[reason] = now
+                import logging
+
+                logging.getLogger("framecache").warning("%s entry of %.100r is a miss: %s", reason, key, error)
+        return default
+
+
+def _encode(value: object) -> tuple[str, Any, dict[str, Any]]:
+    """Return the codec for `value`, what to hand to it, and what decoding needs to know."""
+    if (raw := _raw.encode(value)) is not None:
+        return raw
+    from framecache import arrow
+
+    source, described = arrow.describe(value)
+    return "arrow", source, described
+
+
+def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, require_zero_copy: bool) -> Any:  # noqa: ANN401
+    if codec == "raw":
+        return _raw.decode(payload, stored, views, require_zero_copy)
+    if codec == "arrow":
+        from framecache import arrow
+
+        return arrow.rebuild(payload, stored, views=views, require_zero_copy=require_zero_copy)
+    raise DecodeError(f"cannot decode payload: expected codec 'raw' or 'arrow', found {codec!r}")
+
+
+def _path_of(url: str) -> str:
+    scheme, separator, path = url.partition("://")
+    if scheme != "file" or not separator or not path.startswith("/") or "?" in path or "#" in path:
+        raise InvalidArgument(f"url: expected 'file:///path', got {url!r}")
+    from urllib.parse import unquote
+
+    return unquote(path)
+
+
+def _now() -> int:
+    """Milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def _milliseconds(ttl: float | timedelta) -> int:
+    seconds = ttl.total_seconds() if hasattr(ttl, "total_seconds") else ttl
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidArgument(f"ttl: expected seconds or a timedelta, got {type(ttl).__name__}")
+    if not 0 < seconds <= _LONGEST:
+        raise InvalidArgument(f"ttl: expected more than 0 seconds and at most {_LONGEST:.0f}, got {ttl!r}")
+    return max(1, round(seconds * 1000))

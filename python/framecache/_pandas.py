@@ -1,0 +1,210 @@
+"""pandas objects to Arrow and back, exactly or not at all.
+
+Arrow has no type for what an `object` column may hold. Those columns are stored if all their values are of one kind that
+comes back the same, with one kind of null; others are refused by name. Everything else about the object (dtypes, labels,
+index) is tried out on its first zero rows before anything is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from framecache._framecache import CopyRequired, EncodeError, Frame
+
+#: Kinds of `object` values (as `pandas.api.types.infer_dtype` names them) that Arrow gives back as they were.
+_KINDS = frozenset({"string", "bytes", "boolean", "integer", "floating", "decimal", "date", "time", "empty"})
+#: The nulls that an `object` column may hold, and how they are named in the header.
+_NULLS = {"None": None, "nan": float("nan"), "NA": pd.NA}
+#: The one column of a Series' table.
+_VALUES = "values"
+
+
+def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401
+    """Return `value` as a table, and `described` with what the table lacks."""
+    if isinstance(value, pd.Series):
+        if value.name is not None and type(value.name) not in (str, int, float, bool):
+            raise _refused("name of the Series", "None, a str or a number", type(value.name).__name__)
+        described["name"] = value.name
+        value = value.to_frame(_VALUES)
+    described |= _unsaid(value)
+    try:
+        table = pa.Table.from_pandas(value)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise _refused("DataFrame", "columns that Arrow can hold", str(error)) from error
+    table = _with_nans(table, value)
+    _try_out(table, value, described)
+    return table, described
+
+
+def from_arrow(
+    table: pa.Table, payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool
+) -> pd.DataFrame | pd.Series:
+    """Return the pandas object that `to_arrow` was given, as `stored` describes it.
+
+    Columns stand on `payload` where they can, if `views` asks for it; otherwise those that pandas may write in place are
+    copied.
+    """
+    if require_zero_copy and not views:
+        first = table.column_names[0] if table.num_columns else ""
+        raise CopyRequired(f"reading column {first!r} would copy: pandas may write it; pass views=True for views")
+    frame = _to_pandas(table, stored, views)
+    if not views:
+        _make_writable(frame, payload)
+    elif require_zero_copy:
+        _check_uncopied(frame, payload)
+    if stored.get("type") == "pandas.Series":
+        return frame.iloc[:, 0].rename(stored.get("name"))
+    return frame
+
+
+def _unsaid(frame: pd.DataFrame) -> dict[str, Any]:
+    """What Arrow's schema does not say: object columns and labels, and the frequency of the index."""
+    said: dict[str, Any] = {}
+    objects = [
+        [position, _null_of(frame.iloc[:, position], f"column {label!r}")]
+        for position, (label, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True))
+        if dtype == object
+    ]
+    index = [
+        [level, _null_of(frame.index.get_level_values(level).to_series(), f"index level {level}")]
+        for level in range(frame.index.nlevels)
+        if frame.index.get_level_values(level).dtype == object
+    ]
+    if objects:
+        said["objects"] = objects
+    if index:
+        said["index_objects"] = index
+    if frame.columns.dtype == object and frame.columns.nlevels == 1:
+        said["label_objects"] = True
+    if (frequency := getattr(frame.index, "freqstr", None)) is not None and not isinstance(frame.index, pd.PeriodIndex):
+        said["frequency"] = frequency
+    return said
+
+
+def _null_of(values: pd.Series, place: str) -> str:
+    """Check an object column; return the name of the null it holds."""
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    if kind not in _KINDS:
+        raise _refused(place, "objects of one kind that Arrow has (str, bytes, int, date, Decimal, …)", f"kind {kind!r}")
+    nulls = values[values.isna()]
+    for name, null in _NULLS.items():
+        if all(item is null or (name == "nan" and type(item) is float) for item in nulls):
+            return name
+    raise _refused(place, "one kind of null", f"{sorted({repr(item) for item in nulls})}; use fillna()")
+
+
+def _with_nans(table: pa.Table, frame: pd.DataFrame) -> pa.Table:
+    """Keep NaN in float columns as the number it is, not as a null: such a column can be read in place."""
+    for position, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, np.dtype) and dtype.kind == "f" and table.column(position).null_count:
+            column = pa.array(np.asarray(frame.iloc[:, position]), from_pandas=False)
+            table = table.set_column(position, table.field(position), column)
+    return table
+
+
+def _try_out(table: pa.Table, frame: pd.DataFrame, described: dict[str, Any]) -> None:
+    """Check that dtypes, labels and index come back, on zero rows."""
+    back = _to_pandas(table.slice(0, 0), {**described, "frequency": None}, False)
+    if not (back.columns.equals(frame.columns) and _same(back.columns.dtype, frame.columns.dtype)):
+        raise _refused("column labels", "labels that Arrow gives back", f"{frame.columns!r:.200}")
+    if list(back.columns.names) != list(frame.columns.names) or list(back.index.names) != list(frame.index.names):
+        raise _refused("names of the axes", "names that Arrow gives back", f"{frame.columns.names}, {frame.index.names}")
+    for position, (before, after) in enumerate(zip(frame.dtypes, back.dtypes, strict=True)):
+        if not _same(before, after):
+            raise _refused(f"column {frame.columns[position]!r}", "a dtype that Arrow gives back", f"{before} ({after} after)")
+    for level in range(frame.index.nlevels):
+        before, after = frame.index.get_level_values(level).dtype, back.index.get_level_values(level).dtype
+        if not _same(before, after):
+            raise _refused(f"index level {level}", "a dtype that Arrow gives back", f"{before} ({after} after)")
+
+
+def _same(before: Any, after: Any) -> bool:  # noqa: ANN401
+    # Time zones of one name from two libraries differ; their dtypes read the same.
+    return bool(before == after) or (isinstance(before, pd.DatetimeTZDtype) and str(before) == str(after))
+
+
+def _to_pandas(table: pa.Table, stored: dict[str, Any], views: bool) -> pd.DataFrame:
+    frame = table.to_pandas(split_blocks=views, integer_object_nulls=True)
+    for position, null in stored.get("objects", ()):
+        frame.isetitem(position, _as_objects(frame.iloc[:, position], null))
+    if levels := stored.get("index_objects"):
+        frame.index = _index_of_objects(frame.index, levels)
+    if stored.get("label_objects"):
+        frame.columns = frame.columns.astype(object)
+    if frequency := stored.get("frequency"):
+        frame.index.freq = frequency  # type: ignore[attr-defined]  # an index with a frequency was stored
+    return frame
+
+
+def _as_objects(values: Any, null: str) -> Any:  # noqa: ANN401
+    objects = values.astype(object)
+    nulls = objects.isna()
+    if nulls.any():
+        objects = objects.where(~nulls, np.array(_NULLS[null], dtype=object)) if null == "None" else objects
+        objects[nulls] = _NULLS[null]
+    return objects
+
+
+def _index_of_objects(index: pd.Index, levels: list[list[Any]]) -> pd.Index:
+    arrays = [index.get_level_values(level) for level in range(index.nlevels)]
+    for level, null in levels:
+        objects = _as_objects(arrays[level].to_series().reset_index(drop=True), null)
+        arrays[level] = pd.Index(objects.to_numpy(), dtype=object, name=arrays[level].name)
+    return arrays[0] if len(arrays) == 1 else pd.MultiIndex.from_arrays(arrays, names=index.names)
+
+
+def _make_writable(frame: pd.DataFrame, payload: Frame) -> None:
+    """Copy the columns that stand on the frame and that pandas may write in place."""
+    for position in range(frame.shape[1]):
+        column = frame.iloc[:, position]
+        memory = _memory_of(column)
+        if memory is not None and _inside(memory, payload):
+            frame.isetitem(position, column.copy(deep=True))
+
+
+def _check_uncopied(frame: pd.DataFrame, payload: Frame) -> None:
+    for position, label in enumerate(frame.columns):
+        column = frame.iloc[:, position]
+        if len(column) == 0 or _is_arrow(column):
+            continue
+        memory = _memory_of(column)
+        if memory is None or not _inside(memory, payload):
+            raise CopyRequired(f"reading column {label!r} would copy: {_why_copied(column)}")
+
+
+def _why_copied(column: pd.Series) -> str:
+    dtype = column.dtype
+    if dtype == object:
+        return "its values are Python objects, which Arrow does not hold"
+    if dtype == bool:
+        return "its booleans are bits in Arrow and bytes in pandas"
+    return f"pandas lays out {dtype} with nulls, or in several batches, in its own way"
+
+
+def _is_arrow(column: pd.Series) -> bool:
+    """Whether the column is an Arrow array, which is never written in place."""
+    return hasattr(column.array, "__arrow_array__") and hasattr(column.array, "_pa_array")
+
+
+def _memory_of(column: pd.Series) -> np.ndarray[Any, Any] | None:
+    """The NumPy array that holds the column's values, if one does."""
+    if _is_arrow(column):
+        return None
+    array: Any = column.array
+    for name in ("_ndarray", "_data"):
+        if isinstance(memory := getattr(array, name, None), np.ndarray):
+            return memory
+    return None
+
+
+def _inside(memory: np.ndarray[Any, Any], payload: Frame) -> bool:
+    start = memory.__array_interface__["data"][0]
+    return memory.size > 0 and payload.address <= start < payload.address + payload.nbytes
+
+
+def _refused(place: str, expected: str, found: str) -> EncodeError:
+    return EncodeError(f"cannot encode {place}: expected {expected}, found {found}")

@@ -1,0 +1,148 @@
+"""The arrow codec: tables and DataFrames as Arrow IPC files, read where they lie.
+
+>>> import framecache.arrow, pyarrow as pa
+>>> frame = framecache.arrow.encode(pa.table({"city": ["Oslo", "Rome"], "n": [1, 2]}))
+>>> framecache.arrow.decode(frame)["n"].to_pylist()
+[1, 2]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from framecache._framecache import (
+    ArrowTable,
+    DecodeError,
+    EncodeError,
+    Frame,
+    SerializationWrapper,
+    encode_arrow,
+    verify_arrow,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["decode", "encode"]
+
+#: Libraries whose own classes come back as themselves, and which of them.
+_KNOWN = {
+    "pyarrow": ("Table", "RecordBatch"),
+    "polars": ("DataFrame", "Series"),
+    "pandas": ("DataFrame", "Series"),
+}
+
+
+def encode(value: object) -> Frame:
+    """Return a frame that holds `value` as an Arrow IPC file; its column data is copied once, into the frame.
+
+    Args:
+        value: A pyarrow Table or RecordBatch, a polars or pandas DataFrame or Series, or anything with
+            `__arrow_c_stream__` or `__arrow_c_array__`.
+
+    Raises:
+        EncodeError: what Arrow cannot hold, or would not give back as it was.
+    """
+    source, described = describe(value)
+    return encode_arrow(source, described)
+
+
+def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) -> Any:  # noqa: ANN401
+    """Return the value that `encode` was given.
+
+    Args:
+        frame: A Frame, or the bytes of one. Unless a store of this user or `encode` made it, it is foreign, and
+            everything in it is validated first.
+        views: For pandas: return columns that stand on the frame and cannot be written.
+        require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying.
+
+    Raises:
+        FrameError, DecodeError: bytes that are not such a frame.
+        CopyRequired: see `require_zero_copy`; always for compressed Arrow IPC.
+    """
+    whole = frame if isinstance(frame, Frame) else Frame(frame)
+    payload, metadata, codec = SerializationWrapper.unwrap(whole)
+    if codec != "arrow" or not isinstance(payload.obj, Frame):
+        raise DecodeError(f"cannot decode arrow payload: expected codec 'arrow', found {codec!r}")
+    stored = metadata.get("py", {})
+    return rebuild(payload.obj, stored if isinstance(stored, dict) else {}, views=views, require_zero_copy=require_zero_copy)
+
+
+def describe(value: object) -> tuple[object, dict[str, Any]]:
+    """Return a producer of `value`'s columns, and what `rebuild` needs to know beyond them."""
+    kind = type(value)
+    library = kind.__module__.partition(".")[0]
+    name = kind.__qualname__
+    if library in _KNOWN and kind is getattr(sys.modules[library], name, None) and name in _KNOWN[library]:
+        described: dict[str, Any] = {"type": f"{library}.{name}"}
+        if library == "pandas":
+            from framecache import _pandas
+
+            return _pandas.to_arrow(value, described)
+        if described["type"] == "polars.Series":
+            return value.to_frame(), described  # type: ignore[attr-defined]  # checked above
+        return value, described
+    for base in kind.__mro__[1:]:
+        if base.__module__.partition(".")[0] in _KNOWN and base.__qualname__ in ("Table", "RecordBatch", "DataFrame", "Series"):
+            found = f"the subclass {kind.__module__}.{name}, which would come back without what it adds"
+            raise EncodeError(f"cannot encode value: expected {base.__module__}.{base.__qualname__} itself, found {found}")
+    if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
+        return value, {"type": "ArrowTable"}
+    raise EncodeError(
+        "cannot encode value: expected bytes, bytearray, memoryview, Frame, a pandas object or an Arrow producer "
+        f"(__arrow_c_stream__), found {kind.__module__}.{name}"
+    )
+
+
+def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool) -> Any:  # noqa: ANN401
+    """Return the value whose Arrow IPC file `payload` is."""
+    kind = stored.get("type")
+    if kind in ("ArrowTable", "polars.DataFrame", "polars.Series"):
+        table = ArrowTable(payload, require_zero_copy=require_zero_copy)
+        if kind == "ArrowTable":
+            return table
+        import polars as pl
+
+        frame = pl.DataFrame(table)
+        return frame if kind == "polars.DataFrame" else frame.to_series()
+    if kind in ("pyarrow.Table", "pyarrow.RecordBatch"):
+        table = _read(payload, require_zero_copy)
+        return table if kind == "pyarrow.Table" else _single_batch(table)
+    if kind in ("pandas.DataFrame", "pandas.Series"):
+        from framecache import _pandas
+
+        verified = _verified(payload, require_zero_copy)
+        return _pandas.from_arrow(_open(verified), verified, stored, views=views, require_zero_copy=require_zero_copy)
+    raise DecodeError(f"cannot decode arrow payload: expected a known type, found {kind!r}")
+
+
+def _read(payload: Frame, require_zero_copy: bool) -> pa.Table:
+    return _open(_verified(payload, require_zero_copy))
+
+
+def _verified(payload: Frame, require_zero_copy: bool) -> Frame:
+    return verify_arrow(payload, require_zero_copy=require_zero_copy)
+
+
+def _open(payload: Frame) -> pa.Table:
+    """Return a verified payload as a table over its memory; a foreign one is validated in full."""
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_file(pa.py_buffer(payload)).read_all()
+        table.validate(full=not payload.is_trusted)
+    except pa.ArrowException as error:
+        raise DecodeError(f"cannot decode arrow payload: expected valid Arrow data, found {error}") from error
+    return table
+
+
+def _single_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.to_batches()
+    if len(batches) > 1:
+        raise DecodeError(f"cannot decode arrow payload: expected one record batch, found {len(batches)}")
+    if batches:
+        return batches[0]
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_pylist([], schema=table.schema)

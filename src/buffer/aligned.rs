@@ -1,0 +1,235 @@
+//! The growing buffer of a frame under construction.
+#![allow(unsafe_code)]
+
+use super::pool;
+use crate::error::{Error, Result};
+use std::io;
+use std::ptr::NonNull;
+
+/// Every buffer starts at a multiple of this: what Arrow recommends and AVX-512 loads.
+pub const ALIGN: usize = 64;
+
+/// A growing byte buffer at a 64-byte boundary.
+///
+/// Only bytes that were written or zeroed can be seen. Capacities of 64 KiB and more come from and return to the
+/// [pool](super::pool).
+///
+/// ```
+/// use framecache::buffer::AlignedBuf;
+/// let mut buffer = AlignedBuf::with_capacity(100)?;
+/// buffer.extend_from_slice(b"abc")?;
+/// buffer.extend_zeroed(2)?;
+/// assert_eq!(buffer.as_slice(), b"abc\0\0");
+/// assert_eq!(buffer.as_slice().as_ptr().addr() % 64, 0);
+/// # Ok::<(), framecache::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct AlignedBuf {
+    /// Dangling while `capacity` is 0, else a block of the pool's allocator.
+    block: NonNull<u8>,
+    /// Bytes written; at most `capacity`.
+    len: usize,
+    capacity: usize,
+}
+
+// SAFETY: the block is owned by this value alone.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: shared references only read.
+unsafe impl Sync for AlignedBuf {}
+
+impl Default for AlignedBuf {
+    fn default() -> Self {
+        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0 }
+    }
+}
+
+/// Gives the dangling pointer of an empty buffer its alignment.
+#[repr(align(64))]
+struct Line;
+
+impl AlignedBuf {
+    /// An empty buffer with room for `capacity` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the room cannot be had.
+    pub fn with_capacity(capacity: usize) -> Result<Self> {
+        let mut buffer = Self::default();
+        if capacity > 0 {
+            let (block, capacity) = fresh(capacity)?;
+            (buffer.block, buffer.capacity) = (block, capacity);
+        }
+        Ok(buffer)
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that fit without growing.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The bytes written so far.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the first `len` bytes of the block are initialized.
+        unsafe { std::slice::from_raw_parts(self.block.as_ptr(), self.len) }
+    }
+
+    /// The bytes written so far, to change them.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.block.as_ptr(), self.len) }
+    }
+
+    /// Makes room for `additional` more bytes; grows by half at least, in place where the allocator can.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the room cannot be had; the buffer is then unchanged.
+    pub fn reserve(&mut self, additional: usize) -> Result<()> {
+        let needed = self.len.checked_add(additional).ok_or(Error::Memory { bytes: usize::MAX })?;
+        if needed <= self.capacity {
+            return Ok(());
+        }
+        let wanted = needed.max(self.capacity.saturating_add(self.capacity / 2));
+        if self.len == 0 || self.capacity < pool::SMALLEST {
+            return self.move_to(fresh(wanted)?);
+        }
+        let capacity = pool::capacity_for(wanted);
+        match pool::reallocate(self.block, self.capacity, capacity) {
+            Some(block) => (self.block, self.capacity) = (block, capacity),
+            None => return Err(Error::Memory { bytes: capacity }),
+        }
+        Ok(())
+    }
+
+    /// Appends a copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
+        self.reserve(bytes.len())?;
+        // SAFETY: `reserve` made room after the first `len` bytes; `bytes` cannot lie in a block that `self` owns.
+        unsafe { self.block.add(self.len).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.len += bytes.len();
+        Ok(())
+    }
+
+    /// Appends `count` zeros.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub fn extend_zeroed(&mut self, count: usize) -> Result<()> {
+        self.reserve(count)?;
+        // SAFETY: `reserve` made room after the first `len` bytes.
+        unsafe { self.block.add(self.len).write_bytes(0, count) };
+        self.len += count;
+        Ok(())
+    }
+
+    /// Appends `count` bytes that `fill` writes, given uninitialized room for them.
+    ///
+    /// # Safety
+    /// When `fill` returns `Ok`, it has written all `count` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::reserve`], and those of `fill`, after which nothing was appended.
+    pub unsafe fn extend_with<E: From<Error>>(
+        &mut self,
+        count: usize,
+        fill: impl FnOnce(NonNull<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.reserve(count)?;
+        // SAFETY: `reserve` made room after the first `len` bytes.
+        fill(unsafe { self.block.add(self.len) })?;
+        self.len += count;
+        Ok(())
+    }
+
+    /// Drops all bytes after the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    fn move_to(&mut self, (block, capacity): (NonNull<u8>, usize)) -> Result<()> {
+        let mut moved = Self { block, len: 0, capacity };
+        moved.extend_from_slice(self.as_slice())?;
+        *self = moved;
+        Ok(())
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        if self.capacity > 0 {
+            pool::give(self.block, self.capacity);
+        }
+    }
+}
+
+impl io::Write for AlignedBuf {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend_from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A warm or new block for `size` bytes, and its capacity.
+fn fresh(size: usize) -> Result<(NonNull<u8>, usize)> {
+    if let Some(warm) = pool::take(size) {
+        return Ok(warm);
+    }
+    let capacity = pool::capacity_for(size);
+    match pool::allocate(capacity) {
+        Some(block) => Ok((block, capacity)),
+        None => Err(Error::Memory { bytes: capacity }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_vec_holds(
+            hint in 0usize..200_000,
+            parts in prop::collection::vec((prop::bool::ANY, 0usize..120_000), 0..8),
+        ) {
+            let mut buffer = AlignedBuf::with_capacity(hint).expect("memory");
+            let mut model = Vec::new();
+            for (index, (zeroed, count)) in parts.into_iter().enumerate() {
+                if zeroed {
+                    buffer.extend_zeroed(count).expect("memory");
+                    model.resize(model.len() + count, 0);
+                } else {
+                    let part = vec![index as u8 + 1; count];
+                    buffer.extend_from_slice(&part).expect("memory");
+                    model.extend_from_slice(&part);
+                }
+                prop_assert_eq!(buffer.as_slice().as_ptr().addr() % ALIGN, 0);
+            }
+            prop_assert!(buffer.as_slice() == model.as_slice());
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        assert!(matches!(AlignedBuf::with_capacity(usize::MAX), Err(Error::Memory { .. })));
+        let mut buffer = AlignedBuf::with_capacity(1).expect("memory");
+        buffer.extend_from_slice(b"x").expect("room");
+        assert!(matches!(buffer.reserve(usize::MAX), Err(Error::Memory { .. })));
+        assert_eq!(buffer.as_slice(), b"x");
+    }
+}

@@ -1,0 +1,188 @@
+//! A bounded, lock-free pool of warm large blocks.
+//!
+//! Blocks come in size classes, four to a doubling, so that a block's class tells its capacity and at most a fifth of
+//! it is unused. A class has a few slots, each one atomic pointer: taking a block is a swap with null, returning one a
+//! compare-exchange from null. There is no lock to be held across an allocation, by a thread without the GIL, or
+//! through a fork; a forked child simply uses the (copied) blocks that its memory holds.
+//!
+//! Blocks keep the bytes of the frame that used them last. [`AlignedBuf`](super::AlignedBuf) hands out none of
+//! these: what it exposes was written or zeroed first.
+#![allow(unsafe_code)]
+
+use super::ALIGN;
+use std::alloc::Layout;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+/// The smallest block that is pooled: 64 KiB.
+pub const SMALLEST: usize = 64 * 1024;
+/// The most bytes that idle blocks may hold together: 256 MiB.
+pub const LIMIT: usize = 256 * 1024 * 1024;
+/// From here on, blocks ask the kernel for huge pages.
+const HUGE: usize = 4 * 1024 * 1024;
+
+const STEPS: usize = 4;
+const CLASSES: usize = 12 * STEPS + 1;
+const SLOTS: usize = 4;
+/// How many classes above the one asked for a taken block may be: at most 1.5 times the size.
+const REACH: usize = 2;
+
+static BLOCKS: [[AtomicPtr<u8>; SLOTS]; CLASSES] = [const { [const { AtomicPtr::new(null_mut()) }; SLOTS] }; CLASSES];
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that idle blocks hold now.
+pub fn held() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
+/// Frees all idle blocks; returns how many bytes they had.
+pub fn trim() -> usize {
+    let mut freed = 0;
+    for class in 0..CLASSES {
+        for slot in &BLOCKS[class] {
+            if let Some(block) = NonNull::new(slot.swap(null_mut(), Ordering::Acquire)) {
+                HELD.fetch_sub(capacity_of(class), Ordering::Relaxed);
+                free(block, capacity_of(class));
+                freed += capacity_of(class);
+            }
+        }
+    }
+    freed
+}
+
+/// A warm block of at least `size` bytes and its capacity.
+pub(super) fn take(size: usize) -> Option<(NonNull<u8>, usize)> {
+    let first = class_of(size)?;
+    for class in first..CLASSES.min(first + REACH + 1) {
+        for slot in &BLOCKS[class] {
+            if slot.load(Ordering::Relaxed).is_null() {
+                continue;
+            }
+            if let Some(block) = NonNull::new(slot.swap(null_mut(), Ordering::Acquire)) {
+                HELD.fetch_sub(capacity_of(class), Ordering::Relaxed);
+                return Some((block, capacity_of(class)));
+            }
+        }
+    }
+    None
+}
+
+/// Keeps `block` for the next taker, or frees it where its class or the pool is full.
+///
+/// `block` must have come from [`take`] or [`allocate`] with this capacity, and is not used afterwards.
+pub(super) fn give(block: NonNull<u8>, capacity: usize) {
+    if !keep(block, capacity) {
+        free(block, capacity);
+    }
+}
+
+fn keep(block: NonNull<u8>, capacity: usize) -> bool {
+    let Some(class) = class_of(capacity).filter(|class| capacity_of(*class) == capacity) else {
+        return false;
+    };
+    let park = |slot: &AtomicPtr<u8>| {
+        slot.compare_exchange(null_mut(), block.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
+    };
+    let kept = HELD.fetch_add(capacity, Ordering::Relaxed) + capacity <= LIMIT && BLOCKS[class].iter().any(park);
+    if !kept {
+        HELD.fetch_sub(capacity, Ordering::Relaxed);
+    }
+    kept
+}
+
+/// The capacity to allocate for `size` bytes: its class's, or `size` itself outside the classes.
+pub(super) fn capacity_for(size: usize) -> usize {
+    class_of(size).map_or(size, capacity_of)
+}
+
+/// A new block; null is `None`.
+pub(super) fn allocate(capacity: usize) -> Option<NonNull<u8>> {
+    let layout = layout(capacity)?;
+    // SAFETY: the layout's size is not zero.
+    let block = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+    advise_huge(block, capacity);
+    Some(block)
+}
+
+/// Moves a block to a new capacity, keeping its bytes; in place where the allocator can. `None` leaves it as it was.
+pub(super) fn reallocate(block: NonNull<u8>, capacity: usize, wanted: usize) -> Option<NonNull<u8>> {
+    let layout = layout(capacity)?;
+    self::layout(wanted)?;
+    // SAFETY: the block was allocated with `layout`, and `wanted` is a valid size at its alignment.
+    let block = NonNull::new(unsafe { std::alloc::realloc(block.as_ptr(), layout, wanted) })?;
+    advise_huge(block, wanted);
+    Some(block)
+}
+
+/// Frees a block of this capacity.
+pub(super) fn free(block: NonNull<u8>, capacity: usize) {
+    if let Some(layout) = layout(capacity) {
+        // SAFETY: the block was allocated with this layout; the callers give it up.
+        unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
+    }
+}
+
+fn layout(capacity: usize) -> Option<Layout> {
+    Layout::from_size_align(capacity, ALIGN).ok().filter(|layout| layout.size() > 0)
+}
+
+/// The smallest class whose capacity is at least `size`; none below [`SMALLEST`] and above the largest class.
+fn class_of(size: usize) -> Option<usize> {
+    if size < SMALLEST {
+        return None;
+    }
+    // size lies in (base, 2 * base], where base = SMALLEST << octave.
+    let octave = (size.div_ceil(SMALLEST)).next_power_of_two().trailing_zeros() as usize;
+    let class = if octave == 0 {
+        0
+    } else {
+        let base = SMALLEST << (octave - 1);
+        (octave - 1) * STEPS + (size - base).div_ceil(base / STEPS)
+    };
+    (class < CLASSES).then_some(class)
+}
+
+fn capacity_of(class: usize) -> usize {
+    let base = SMALLEST << (class / STEPS);
+    base + base / STEPS * (class % STEPS)
+}
+
+/// Asks for huge pages for the whole pages inside a fresh block: filling it then costs a fault every 2 MiB.
+pub(crate) fn advise_huge(block: NonNull<u8>, len: usize) {
+    #[cfg(target_os = "linux")]
+    if len >= HUGE {
+        const PAGE: usize = 4096;
+        let start = block.as_ptr().map_addr(|addr| addr.next_multiple_of(PAGE));
+        let inside = (len - (start.addr() - block.addr().get())) / PAGE * PAGE;
+        // SAFETY: the range is whole pages inside the block; the advice changes no byte. Failing, it changes nothing.
+        let _ = unsafe { rustix::mm::madvise(start.cast(), inside, rustix::mm::Advice::LinuxHugepage) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (block, len);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_class_holds_its_sizes_and_wastes_at_most_a_fifth(size in SMALLEST..(256usize << 20)) {
+            let class = class_of(size).expect("in range");
+            let capacity = capacity_of(class);
+            prop_assert!(capacity >= size);
+            prop_assert!(class == 0 || capacity_of(class - 1) < size);
+            prop_assert!((capacity - size) * 5 <= capacity);
+        }
+    }
+
+    #[test]
+    fn the_classes_end_where_they_say() {
+        assert_eq!(class_of(SMALLEST - 1), None);
+        assert_eq!(class_of(SMALLEST), Some(0));
+        assert_eq!(class_of(LIMIT), Some(CLASSES - 1));
+        assert_eq!(capacity_of(CLASSES - 1), LIMIT);
+        assert_eq!(class_of(LIMIT + 1), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! Tables: batches by reference, written to a payload, or decoded over one.
+#![allow(unsafe_code)]
+
+use super::file::{IpcFile, Place};
+use super::malformed;
+use crate::buffer::FrameBuf;
+use crate::error::{Error, Result};
+use crate::frame::Payload;
+use arrow_array::cast::AsArray;
+use arrow_array::ffi_stream::{ArrayStreamReader, FFI_ArrowArrayStream};
+use arrow_array::{Array, ArrayReader, ArrayRef, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::FileDecoder;
+use arrow_ipc::writer::FileWriter;
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A schema and record batches that share it.
+#[derive(Clone, Debug)]
+pub struct Table {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+}
+
+impl Table {
+    /// A table of these batches.
+    pub fn new(schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        Self { schema, batches: batches.into_iter().map(compacted).collect() }
+    }
+
+    /// All batches of a C stream, by reference. Arrays that are not structs become the one column of a table.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where the producer fails or gives null rows, which a table cannot hold.
+    pub fn from_stream(stream: FFI_ArrowArrayStream) -> Result<Self> {
+        let failed = |error: ArrowError| unencodable("a stream that its producer can deliver", error.to_string());
+        let reader = ArrayStreamReader::try_new(stream).map_err(failed)?;
+        let field = reader.field().clone();
+        let schema = schema_of(&field);
+        let batches = reader.map(|array| batch_of(&schema, &field, array.map_err(failed)?));
+        Ok(Self::new(schema.clone(), batches.collect::<Result<_>>()?))
+    }
+
+    /// One array of the C data interface, by reference, as [`Self::from_stream`].
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn from_array(field: &Field, array: ArrayRef) -> Result<Self> {
+        let schema = schema_of(field);
+        let batch = batch_of(&schema, field, array)?;
+        Ok(Self::new(schema, vec![batch]))
+    }
+
+    /// The schema.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The batches.
+    pub fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
+    /// Rows of all batches together.
+    pub fn num_rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The table as a C stream; its buffers are shared, not copied.
+    pub fn to_stream(&self) -> FFI_ArrowArrayStream {
+        let batches = self.batches.clone().into_iter().map(Ok);
+        FFI_ArrowArrayStream::new(Box::new(RecordBatchIterator::new(batches, self.schema.clone())))
+    }
+
+    /// The table as the payload of a frame: an Arrow IPC file.
+    ///
+    /// A file has one dictionary a column; where the batches' dictionaries differ, the rows are merged into one batch.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] for what Arrow IPC cannot hold.
+    pub fn into_payload(self) -> Result<TablePayload> {
+        let mut length = Length(0);
+        match self.write_file(&mut length) {
+            Ok(()) => return Ok(TablePayload { table: self, length: length.0 }),
+            Err(ArrowError::InvalidArgumentError(text)) if text.contains("Dictionary replacement") => {}
+            Err(error) => return Err(write_error(error)),
+        }
+        let batch = arrow_select::concat::concat_batches(&self.schema, &self.batches)
+            .map_err(|error| unencodable("dictionaries that can be merged", error.to_string()))?;
+        let merged = Self { schema: self.schema, batches: vec![batch] };
+        length.0 = 0;
+        merged.write_file(&mut length).map_err(write_error)?;
+        Ok(TablePayload { table: merged, length: length.0 })
+    }
+
+    fn write_file(&self, out: &mut dyn io::Write) -> Result<(), ArrowError> {
+        let mut writer = FileWriter::try_new(out, &self.schema)?;
+        for batch in &self.batches {
+            writer.write(batch)?;
+        }
+        writer.finish()
+    }
+}
+
+/// A table to be written as an Arrow IPC file; each buffer goes out in one piece, from where it lies.
+#[derive(Debug)]
+pub struct TablePayload {
+    table: Table,
+    length: usize,
+}
+
+impl Payload for TablePayload {
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn write_to(&self, out: &mut dyn io::Write) -> Result<()> {
+        self.table.write_file(out).map_err(write_error)
+    }
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Decodes a payload into a table whose buffers lie in it. Every value is validated, text for UTF-8 too, so that any
+/// consumer of the C data interface may trust it.
+///
+/// # Errors
+/// [`Error::Decode`], and [`Error::CopyRequired`] for compressed buffers. Buffers that are not aligned for their type,
+/// which this crate never writes, are copied if `may_copy`, and [`Error::CopyRequired`] else.
+pub fn read(file: &IpcFile, may_copy: bool) -> Result<Table> {
+    if let Some(column) = file.verify()?.misaligned.filter(|_| !may_copy) {
+        return Err(Error::CopyRequired { place: format!("column {column:?}"), reason: "it is not aligned".into() });
+    }
+    let buffer = buffer_over(file.payload());
+    let failed = |place: &Place, error: ArrowError| malformed(&*place.name, "valid Arrow data", error.to_string());
+    let block = |place: &Place| {
+        let start = place.block.offset() as usize;
+        buffer.slice_with_length(start, place.body.end - start)
+    };
+    let mut decoder = FileDecoder::new(file.schema().clone(), file.version()).with_require_alignment(!may_copy);
+    for place in file.dictionaries() {
+        decoder.read_dictionary(&place.block, &block(place)).map_err(|error| failed(place, error))?;
+    }
+    let batches = file.batches().iter().map(|place| {
+        let batch = decoder.read_record_batch(&place.block, &block(place)).map_err(|error| failed(place, error))?;
+        batch.ok_or_else(|| malformed(&*place.name, "a record batch", "none"))
+    });
+    Ok(Table { schema: file.schema().clone(), batches: batches.collect::<Result<_>>()? })
+}
+
+/// An Arrow buffer that is the payload's memory and keeps it alive.
+fn buffer_over(payload: &FrameBuf) -> Buffer {
+    let owner = Arc::new(payload.clone());
+    let start = NonNull::from(&**owner).cast();
+    // SAFETY: the frame's memory stays where it is and unchanged for as long as `owner` lives (`FrameMemory`).
+    unsafe { Buffer::from_custom_allocation(start, owner.len(), owner) }
+}
+
+fn schema_of(field: &Field) -> SchemaRef {
+    match field.data_type() {
+        DataType::Struct(fields) => Arc::new(Schema::new(fields.clone()).with_metadata(field.metadata().clone())),
+        _ => Arc::new(Schema::new(vec![field.clone()])),
+    }
+}
+
+fn batch_of(schema: &SchemaRef, field: &Field, array: ArrayRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(array.len()));
+    let columns = match array.as_struct_opt() {
+        Some(rows) if matches!(field.data_type(), DataType::Struct(_)) => columns_of(rows)?,
+        _ => vec![array],
+    };
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|error| unencodable("columns as the schema says", error.to_string()))
+}
+
+fn columns_of(rows: &StructArray) -> Result<Vec<ArrayRef>> {
+    match rows.null_count() {
+        0 => Ok(rows.columns().to_vec()),
+        nulls => Err(unencodable("rows that are not null as a whole", format!("{nulls} null rows"))),
+    }
+}
+
+/// The batch without data buffers that its views hardly use: a filtered or sliced column of views still holds all
+/// the bytes of the column it came from.
+fn compacted(batch: RecordBatch) -> RecordBatch {
+    let mut changed = false;
+    let mut compact = |column: &ArrayRef| -> ArrayRef {
+        let (held, used) = match (column.as_string_view_opt(), column.as_binary_view_opt()) {
+            (Some(views), _) => (held(views.data_buffers()), views.total_buffer_bytes_used()),
+            (_, Some(views)) => (held(views.data_buffers()), views.total_buffer_bytes_used()),
+            _ => return column.clone(),
+        };
+        if held / 2 <= used {
+            return column.clone();
+        }
+        changed = true;
+        match column.as_string_view_opt() {
+            Some(views) => Arc::new(views.gc()),
+            None => Arc::new(column.as_binary_view().gc()),
+        }
+    };
+    let columns: Vec<ArrayRef> = batch.columns().iter().map(&mut compact).collect();
+    if !changed {
+        return batch;
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    // Types and lengths are the old columns'.
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or(batch)
+}
+
+fn held(buffers: &[Buffer]) -> usize {
+    buffers.iter().map(Buffer::len).sum()
+}
+
+fn unencodable(expected: &'static str, found: String) -> Error {
+    Error::Encode { place: "Arrow data".into(), expected: expected.into(), found }
+}
+
+fn write_error(error: ArrowError) -> Error {
+    match error {
+        ArrowError::IoError(_, source) => Error::io("write", "frame", source),
+        error => unencodable("data that Arrow IPC can hold", error.to_string()),
+    }
+}

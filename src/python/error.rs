@@ -1,0 +1,105 @@
+//! Exceptions: one class per kind of error, under `FramecacheError` and the built-in class that callers expect.
+
+use crate::error::Error;
+use pyo3::exceptions::{PyBufferError, PyException, PyMemoryError, PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The exception classes, made when the module is first imported.
+struct Classes {
+    frame: Py<PyType>,
+    decode: Py<PyType>,
+    encode: Py<PyType>,
+    copy_required: Py<PyType>,
+    argument: Py<PyType>,
+    exported: Py<PyType>,
+    memory: Py<PyType>,
+    store: Py<PyType>,
+    internal: Py<PyType>,
+}
+
+static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
+
+/// Makes the classes and adds them to the module.
+pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let exception = PyTuple::new(py, [py.get_type::<PyException>()])?;
+    let base = new_class(module, "FramecacheError", "Base of all errors of framecache.", exception)?;
+    let under = |name: &str, doc: &str, parent: Bound<'_, PyType>| -> PyResult<Py<PyType>> {
+        new_class(module, name, doc, PyTuple::new(py, [&base, &parent])?).map(Bound::unbind)
+    };
+    let classes = Classes {
+        frame: under("FrameError", "Bytes that are not a valid frame.", py.get_type::<PyValueError>())?,
+        decode: under("DecodeError", "A payload that its codec cannot read.", py.get_type::<PyValueError>())?,
+        encode: under("EncodeError", "A value that cannot be written.", py.get_type::<PyTypeError>())?,
+        copy_required: under(
+            "CopyRequired",
+            "A read without copying was required and is not possible.",
+            py.get_type::<PyValueError>(),
+        )?,
+        argument: under("InvalidArgument", "An argument outside its range.", py.get_type::<PyValueError>())?,
+        exported: under("ViewExported", "A change that an exported view prevents.", py.get_type::<PyBufferError>())?,
+        memory: under("OutOfMemory", "Memory that could not be had.", py.get_type::<PyMemoryError>())?,
+        store: under("StoreError", "A store that cannot be used, or a failed file operation.", py.get_type::<PyOSError>())?,
+        internal: new_class(module, "InternalError", "A defect of framecache.", PyTuple::new(py, [&base])?)?.unbind(),
+    };
+    CLASSES.set(py, classes).map_err(|_| PyValueError::new_err("framecache is initialized already"))
+}
+
+fn new_class<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &str,
+    doc: &str,
+    bases: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyType>> {
+    let attributes = PyDict::new(module.py());
+    attributes.set_item("__module__", "framecache")?;
+    attributes.set_item("__doc__", doc)?;
+    let class = module.py().get_type::<PyType>().call1((name, bases, attributes))?.cast_into::<PyType>()?;
+    module.add(name, &class)?;
+    Ok(class)
+}
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        Python::attach(|py| {
+            let Some(classes) = CLASSES.get(py) else {
+                return PyException::new_err(error.to_string());
+            };
+            let class = match &error {
+                Error::Frame { .. } => &classes.frame,
+                Error::Decode { .. } => &classes.decode,
+                Error::Encode { .. } => &classes.encode,
+                Error::CopyRequired { .. } => &classes.copy_required,
+                Error::Argument { .. } => &classes.argument,
+                Error::Exported { .. } => &classes.exported,
+                Error::Memory { .. } => &classes.memory,
+                Error::Store { .. } => &classes.store,
+                Error::Io { source, .. } => {
+                    let arguments = (source.raw_os_error(), error.to_string());
+                    return Self::from_type(classes.store.bind(py).clone(), arguments);
+                }
+            };
+            Self::from_type(class.bind(py).clone(), error.to_string())
+        })
+    }
+}
+
+/// Runs `work`; a panic in it becomes an `InternalError`.
+pub(super) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    // What a panic interrupts is dropped with the call's own values; frames are immutable.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(internal(&*panic)))
+}
+
+fn internal(panic: &(dyn Any + Send)) -> PyErr {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let message = format!("defect in framecache, please report it: {text}");
+    Python::attach(|py| match CLASSES.get(py) {
+        Some(classes) => PyErr::from_type(classes.internal.bind(py).clone(), message),
+        None => PyException::new_err(message),
+    })
+}

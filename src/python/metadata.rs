@@ -1,0 +1,383 @@
+//! Header metadata between JSON and Python dicts, and a memo of headers seen before.
+//!
+//! A service sees the same few headers again and again. Reading one again is a lookup of its bytes, compared in full,
+//! and a copy of the dict made the first time.
+
+use crate::error::Error;
+use crate::frame::{PREFIX, write_string};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Mutex, TryLockError};
+
+/// What a header says, in Python.
+pub(super) struct Parsed<'py> {
+    pub(super) metadata: Bound<'py, PyDict>,
+    pub(super) serializer: Bound<'py, PyString>,
+}
+
+const SLOTS: usize = 256;
+/// Longer headers are parsed each time: the memo holds 128 KiB of header bytes at most.
+const LONGEST: usize = 512;
+
+struct Entry {
+    json: Box<[u8]>,
+    metadata: Py<PyDict>,
+    serializer: Py<PyString>,
+}
+
+/// Direct-mapped: a header has one place, and the newest in it stays. Only threads that hold the GIL lock it, never
+/// across anything that could release the GIL, so that it is free whenever it is asked for.
+static MEMO: Mutex<[Option<Entry>; SLOTS]> = Mutex::new([const { None }; SLOTS]);
+
+/// Parses a header's JSON, or finds it in the memo. The dict is the caller's own.
+///
+/// # Errors
+/// `FrameError`.
+pub(super) fn parse<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Parsed<'py>> {
+    let shared = parse_shared(py, json)?;
+    Ok(Parsed { metadata: shared.metadata.copy()?, serializer: shared.serializer })
+}
+
+/// As [`parse`], but the dict may be the memo's own and must not be changed.
+///
+/// # Errors
+/// `FrameError`.
+pub(super) fn parse_shared<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Parsed<'py>> {
+    let slot = slot_of(json);
+    if json.len() <= LONGEST {
+        match MEMO.try_lock() {
+            Ok(memo) => {
+                if let Some(entry) = memo[slot].as_ref().filter(|entry| *entry.json == *json) {
+                    let metadata = entry.metadata.bind(py).clone();
+                    return Ok(Parsed { metadata, serializer: entry.serializer.bind(py).clone() });
+                }
+            }
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
+        }
+    }
+    let (parsed, flat) = parse_fresh(py, json)?;
+    if flat && json.len() <= LONGEST {
+        remember(slot, json, &parsed);
+    }
+    Ok(parsed)
+}
+
+fn remember(slot: usize, json: &[u8], parsed: &Parsed<'_>) {
+    let entry = Entry {
+        json: json.into(),
+        metadata: parsed.metadata.clone().unbind(),
+        serializer: parsed.serializer.clone().unbind(),
+    };
+    let replaced = MEMO.try_lock().ok().map(|mut memo| memo[slot].replace(entry));
+    // Dropped here, after the lock is released.
+    drop(replaced);
+}
+
+fn slot_of(json: &[u8]) -> usize {
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    let words = json.chunks_exact(8);
+    let tail = words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let hash = words.fold(json.len() as u64, |hash, word| {
+        mix(hash, word.try_into().map_or(0, u64::from_le_bytes))
+    });
+    (mix(hash, tail) >> 32) as usize % SLOTS
+}
+
+/// Parses a header; whether its metadata holds only strings, numbers, booleans and null.
+fn parse_fresh<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Parsed<'py>, bool)> {
+    let mut state = State { py, flat: true, exact: true };
+    let mut header = HeaderParts { metadata: None, serializer: None };
+    parse_json(json, HeaderSeed { state: &mut state, header: &mut header }, PREFIX)?;
+    let serializer = header.serializer.filter(|name| !name.is_empty().unwrap_or(true));
+    let Some(serializer) = serializer else {
+        return Err(Error::frame(PREFIX, "a serializer name in field \"s\"", "none").into());
+    };
+    let metadata = match header.metadata {
+        Some(metadata) if state.exact => metadata,
+        Some(_) => inexact(py, json)?,
+        None => PyDict::new(py),
+    };
+    Ok((Parsed { metadata, serializer }, state.flat))
+}
+
+/// The metadata object of a legacy envelope, whose JSON text it is.
+///
+/// # Errors
+/// `FrameError`.
+pub(super) fn parse_object<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, PyDict>> {
+    let mut state = State { py, flat: true, exact: true };
+    let object = parse_json(json.as_bytes(), ValueSeed { state: &mut state }, 0)?;
+    let object = if state.exact { object } else { json_module(py)?.call_method1("loads", (json,))? };
+    object.cast_into::<PyDict>().map_err(|_| Error::frame(0, "an object in field \"metadata\"", json.to_owned()).into())
+}
+
+fn parse_json<'j, S: DeserializeSeed<'j>>(json: &'j [u8], seed: S, base: usize) -> PyResult<S::Value> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    parsed.map_err(|error| crate::frame::json_error(json, &error, base).into())
+}
+
+/// An integer outside 64 bits cannot be told from a float here: such a header, valid by now, is read by `json.loads`.
+fn inexact<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let header = json_module(py)?.call_method1("loads", (json,))?;
+    Ok(header.get_item("m")?.cast_into::<PyDict>()?)
+}
+
+fn json_module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    PyModule::import(py, intern!(py, "json"))
+}
+
+/// What parsing learns besides the values.
+struct State<'py> {
+    py: Python<'py>,
+    /// No list or object below the metadata, so that a shallow copy is a full one.
+    flat: bool,
+    /// No number that may have been an integer of more than 64 bits.
+    exact: bool,
+}
+
+struct HeaderParts<'py> {
+    metadata: Option<Bound<'py, PyDict>>,
+    serializer: Option<Bound<'py, PyString>>,
+}
+
+struct HeaderSeed<'s, 'py> {
+    state: &'s mut State<'py>,
+    header: &'s mut HeaderParts<'py>,
+}
+
+impl<'de> DeserializeSeed<'de> for HeaderSeed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a header object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+            match &*name {
+                "m" => {
+                    let object = entries.next_value_seed(TopSeed { state: self.state })?;
+                    self.header.metadata = Some(object);
+                }
+                "s" => {
+                    let name = entries.next_value::<Cow<'de, str>>()?;
+                    self.header.serializer = Some(serializer_name(self.state.py, &name));
+                }
+                // Read, so that its nesting is bounded, and dropped.
+                _ => drop(entries.next_value_seed(ValueSeed { state: self.state })?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The object `m` itself: the only container that does not end flatness.
+struct TopSeed<'s, 'py> {
+    state: &'s mut State<'py>,
+}
+
+impl<'de, 'py> DeserializeSeed<'de> for TopSeed<'_, 'py> {
+    type Value = Bound<'py, PyDict>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, 'py> Visitor<'de> for TopSeed<'_, 'py> {
+    type Value = Bound<'py, PyDict>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a metadata object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        read_object(self.state, entries)
+    }
+}
+
+fn read_object<'de, 'py, A: MapAccess<'de>>(
+    state: &mut State<'py>,
+    mut entries: A,
+) -> Result<Bound<'py, PyDict>, A::Error> {
+    let object = PyDict::new(state.py);
+    while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+        let value = entries.next_value_seed(ValueSeed { state })?;
+        object.set_item(field_name(state.py, &name), value).map_err(A::Error::custom)?;
+    }
+    Ok(object)
+}
+
+struct ValueSeed<'s, 'py> {
+    state: &'s mut State<'py>,
+}
+
+impl<'de, 'py> DeserializeSeed<'de> for ValueSeed<'_, 'py> {
+    type Value = Bound<'py, PyAny>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
+    type Value = Bound<'py, PyAny>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(PyBool::new(self.state.py, value).to_owned().into_any())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        value.into_pyobject(self.state.py).map(Bound::into_any).map_err(E::custom)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        value.into_pyobject(self.state.py).map(Bound::into_any).map_err(E::custom)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        self.state.exact &= value.abs() < 9_223_372_036_854_775_808.0;
+        value.into_pyobject(self.state.py).map(Bound::into_any).map_err(E::custom)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(PyString::new(self.state.py, value).into_any())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(self.state.py.None().into_bound(self.state.py))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        self.state.flat = false;
+        let list = PyList::empty(self.state.py);
+        while let Some(item) = items.next_element_seed(ValueSeed { state: self.state })? {
+            list.append(item).map_err(A::Error::custom)?;
+        }
+        Ok(list.into_any())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        self.state.flat = false;
+        Ok(read_object(self.state, entries)?.into_any())
+    }
+}
+
+/// The names that headers use, made once; others anew.
+fn field_name<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
+    let known = match name {
+        "format" => intern!(py, "format"),
+        "encoding" => intern!(py, "encoding"),
+        "compressed" => intern!(py, "compressed"),
+        "original_type" => intern!(py, "original_type"),
+        "encrypted" => intern!(py, "encrypted"),
+        "tenant_id" => intern!(py, "tenant_id"),
+        "encryption_algorithm" => intern!(py, "encryption_algorithm"),
+        "key_fingerprint" => intern!(py, "key_fingerprint"),
+        "py" => intern!(py, "py"),
+        "type" => intern!(py, "type"),
+        "key" => intern!(py, "key"),
+        "length" => intern!(py, "length"),
+        "created" => intern!(py, "created"),
+        "until" => intern!(py, "until"),
+        other => return PyString::new(py, other),
+    };
+    known.clone()
+}
+
+fn serializer_name<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
+    let known = match name {
+        "default" => intern!(py, "default"),
+        "auto" => intern!(py, "auto"),
+        "arrow" => intern!(py, "arrow"),
+        "raw" => intern!(py, "raw"),
+        other => return PyString::new(py, other),
+    };
+    known.clone()
+}
+
+/// Appends `metadata` as JSON, exactly as `json.dumps(metadata, ensure_ascii=False)` writes it.
+///
+/// # Errors
+/// `EncodeError` for what JSON cannot hold.
+pub(super) fn write_object(out: &mut Vec<u8>, metadata: &Bound<'_, PyDict>) -> PyResult<()> {
+    let start = out.len();
+    out.push(b'{');
+    let mut separator: &[u8] = b"";
+    for (name, value) in metadata {
+        let Ok(name) = name.cast_exact::<PyString>() else {
+            return write_by_json(out, start, metadata);
+        };
+        out.extend_from_slice(std::mem::replace(&mut separator, b", "));
+        write_string(out, name.to_str()?);
+        out.extend_from_slice(b": ");
+        if !write_scalar(out, &value)? {
+            return write_by_json(out, start, metadata);
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// `metadata` as the object that [`write_object`] would write.
+///
+/// # Errors
+/// `EncodeError` for what JSON cannot hold.
+pub(super) fn to_json_object(metadata: &Bound<'_, PyDict>) -> PyResult<serde_json::Map<String, serde_json::Value>> {
+    let mut json = Vec::new();
+    write_object(&mut json, metadata)?;
+    serde_json::from_slice(&json).map_err(|error| unwritable(error.to_string()).into())
+}
+
+fn unwritable(found: String) -> Error {
+    Error::Encode { place: "metadata".into(), expected: "a dict that JSON can hold".into(), found }
+}
+
+/// Writes a str, bool, None or int of 64 bits; false for anything else.
+fn write_scalar(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        write_string(out, text.to_str()?);
+    } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+        out.extend_from_slice(if flag.is_true() { b"true" } else { b"false" });
+    } else if value.is_none() {
+        out.extend_from_slice(b"null");
+    } else if let Some(number) = value.cast_exact::<PyInt>().ok().and_then(|int| int.extract::<i64>().ok()) {
+        // Writing to a Vec cannot fail.
+        let _ = serde_json::to_writer(out, &number);
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn write_by_json(out: &mut Vec<u8>, start: usize, metadata: &Bound<'_, PyDict>) -> PyResult<()> {
+    let py = metadata.py();
+    let options = PyDict::new(py);
+    options.set_item("ensure_ascii", false)?;
+    options.set_item("allow_nan", false)?;
+    let text = json_module(py)?.call_method("dumps", (metadata,), Some(&options)).map_err(|error| {
+        let refused: PyErr = unwritable(error.value(py).to_string()).into();
+        refused.set_cause(py, Some(error));
+        refused
+    })?;
+    out.truncate(start);
+    out.extend_from_slice(text.cast::<PyString>()?.to_str()?.as_bytes());
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! The Python extension module: one thin file per class, no logic.
+//!
+//! Python objects are touched only with the GIL held. What is long (copies, files, validation) runs without it, over
+//! memory that nobody else can write: our own buffers and mappings, and exact `bytes` objects.
+
+mod arrow;
+mod builder;
+mod error;
+mod frame;
+mod input;
+mod metadata;
+mod store;
+mod wrapper;
+
+use pyo3::prelude::*;
+
+/// Bytes from which a copy is worth releasing the GIL for.
+const DETACH_ABOVE: usize = 256 * 1024;
+
+/// The native part of framecache.
+#[pymodule(gil_used = true)]
+fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::register(module)?;
+    module.add_class::<frame::Frame>()?;
+    module.add_class::<builder::FrameBuilder>()?;
+    module.add_class::<wrapper::SerializationWrapper>()?;
+    module.add_class::<store::BlobStore>()?;
+    module.add_class::<arrow::ArrowTable>()?;
+    module.add_function(wrap_pyfunction!(arrow::encode_arrow, module)?)?;
+    module.add_function(wrap_pyfunction!(arrow::verify_arrow, module)?)?;
+    module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
+    module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
+}
