@@ -12,10 +12,8 @@ use crate::codec::ARROW;
 use crate::codec::arrow::{IpcFile, Table, read};
 use crate::error::{Error, Result};
 use crate::frame::{Header, build};
-use arrow_array::ffi::{FFI_ArrowArray, from_ffi};
+use arrow_array::ffi::FFI_ArrowArray;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
-use arrow_array::make_array;
-use arrow_schema::Field;
 use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -37,17 +35,8 @@ impl Source {
     pub(super) fn into_table(self) -> Result<Table> {
         match self {
             Self::Stream(stream) => Table::from_stream(stream),
-            Self::Array(schema, array) => {
-                let failed = |error: arrow_schema::ArrowError| Error::Encode {
-                    place: "Arrow data".into(),
-                    expected: "a valid array of the C data interface".into(),
-                    found: error.to_string(),
-                };
-                let field = Field::try_from(&schema).map_err(failed)?;
-                // SAFETY: the producer promises that array and schema agree; both came from one call.
-                let data = unsafe { from_ffi(array, &schema) }.map_err(failed)?;
-                Table::from_array(&field, make_array(data))
-            }
+            // SAFETY: the producer promises that array and schema agree; both came from one call.
+            Self::Array(schema, array) => unsafe { Table::from_c_array(&schema, array) },
         }
     }
 }

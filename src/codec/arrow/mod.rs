@@ -9,6 +9,7 @@
 //! Format: <https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format>.
 
 mod file;
+mod import;
 mod table;
 mod verify;
 

@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 use super::file::{IpcFile, Place};
+use super::import::refused;
 use super::malformed;
 use crate::buffer::FrameBuf;
 use crate::error::{Error, Result};
 use crate::frame::Payload;
 use arrow_array::cast::AsArray;
-use arrow_array::ffi_stream::{ArrayStreamReader, FFI_ArrowArrayStream};
-use arrow_array::{Array, ArrayReader, ArrayRef, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
+use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::writer::FileWriter;
@@ -30,27 +31,11 @@ impl Table {
         Self { schema, batches: batches.into_iter().map(compacted).collect() }
     }
 
-    /// All batches of a C stream, by reference. Arrays that are not structs become the one column of a table.
-    ///
-    /// # Errors
-    /// [`Error::Encode`] where the producer fails or gives null rows, which a table cannot hold.
-    pub fn from_stream(stream: FFI_ArrowArrayStream) -> Result<Self> {
-        let failed = |error: ArrowError| unencodable("a stream that its producer can deliver", error.to_string());
-        let reader = ArrayStreamReader::try_new(stream).map_err(failed)?;
-        let field = reader.field().clone();
-        let schema = schema_of(&field);
-        let batches = reader.map(|array| batch_of(&schema, &field, array.map_err(failed)?));
-        Ok(Self::new(schema.clone(), batches.collect::<Result<_>>()?))
-    }
-
-    /// One array of the C data interface, by reference, as [`Self::from_stream`].
-    ///
-    /// # Errors
-    /// [`Error::Encode`].
-    pub fn from_array(field: &Field, array: ArrayRef) -> Result<Self> {
+    /// A table of arrays of one field: its columns where it is a struct, else the one column.
+    pub(super) fn from_arrays(field: &Field, arrays: Vec<ArrayRef>) -> Result<Self> {
         let schema = schema_of(field);
-        let batch = batch_of(&schema, field, array)?;
-        Ok(Self::new(schema, vec![batch]))
+        let batches = arrays.into_iter().map(|array| batch_of(&schema, field, array)).collect::<Result<_>>()?;
+        Ok(Self::new(schema, batches))
     }
 
     /// The schema.
@@ -88,7 +73,7 @@ impl Table {
             Err(error) => return Err(write_error(error)),
         }
         let batch = arrow_select::concat::concat_batches(&self.schema, &self.batches)
-            .map_err(|error| unencodable("dictionaries that can be merged", error.to_string()))?;
+            .map_err(|error| refused("dictionaries that can be merged", error.to_string()))?;
         let merged = Self { schema: self.schema, batches: vec![batch] };
         length.0 = 0;
         merged.write_file(&mut length).map_err(write_error)?;
@@ -184,13 +169,13 @@ fn batch_of(schema: &SchemaRef, field: &Field, array: ArrayRef) -> Result<Record
         _ => vec![array],
     };
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
-        .map_err(|error| unencodable("columns as the schema says", error.to_string()))
+        .map_err(|error| refused("columns as the schema says", error.to_string()))
 }
 
 fn columns_of(rows: &StructArray) -> Result<Vec<ArrayRef>> {
     match rows.null_count() {
         0 => Ok(rows.columns().to_vec()),
-        nulls => Err(unencodable("rows that are not null as a whole", format!("{nulls} null rows"))),
+        nulls => Err(refused("rows that are not null as a whole", format!("{nulls} null rows"))),
     }
 }
 
@@ -226,13 +211,9 @@ fn held(buffers: &[Buffer]) -> usize {
     buffers.iter().map(Buffer::len).sum()
 }
 
-fn unencodable(expected: &'static str, found: String) -> Error {
-    Error::Encode { place: "Arrow data".into(), expected: expected.into(), found }
-}
-
 fn write_error(error: ArrowError) -> Error {
     match error {
         ArrowError::IoError(_, source) => Error::io("write", "frame", source),
-        error => unencodable("data that Arrow IPC can hold", error.to_string()),
+        error => refused("data that Arrow IPC can hold", error.to_string()),
     }
 }
