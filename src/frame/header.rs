@@ -1,12 +1,12 @@
 //! The header's fields that this crate reads and writes (`proto-docs/frame-v3.md` registers them).
 
 use super::PREFIX;
-use super::json::{Skipped, json_error, write_string};
+use super::json::{Skipped, Text, parse_json, write_string};
 use crate::error::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A parsed header: `{"s": codec, "v": version, "m": {…}}`.
 ///
@@ -68,7 +68,7 @@ impl Header {
     /// # Errors
     /// [`Error::Frame`], offsets counted from the start of the frame.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let header: Self = serde_json::from_slice(json).map_err(|error| json_error(json, &error, PREFIX))?;
+        let header: Self = parse_json(json, PREFIX, PhantomData)?;
         if header.codec.is_empty() {
             return Err(Error::frame(PREFIX, "a serializer name in field \"s\"", "none"));
         }
@@ -124,7 +124,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Header, A::Error> {
         let mut header = Header::default();
-        while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+        while let Some(Text(name)) = entries.next_key()? {
             match &*name {
                 "s" => header.codec = entries.next_value()?,
                 "v" => header.version = entries.next_value()?,
@@ -155,7 +155,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+        while let Some(Text(name)) = entries.next_key()? {
             let named = |error: A::Error| A::Error::custom(format_args!("field {name:?}: {error}"));
             match &*name {
                 "key" => self.0.key = Some(entries.next_value().map_err(named)?),
@@ -195,7 +195,7 @@ mod tests {
         assert!(error(br#"{"s": "raw", "m": {"length": -1}}"#).1.contains("field \"length\""));
         assert_eq!(error(b"{\"s\": \"raw\"} x").0, 7 + 13);
         assert_eq!(error(b"{\n\"s\": x}").0, 7 + 7);
-        assert!(error(b"{\"s\": \"\xff\"}").1.contains("unicode"));
+        assert!(error(b"{\"s\": \"\xff\"}").1.contains("UTF-8"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use super::MAX_DEPTH;
 use crate::error::Error;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Appends `text` as a JSON string: non-ASCII as it is, as Python's `json.dumps(ensure_ascii=False)` writes it.
@@ -15,11 +16,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
         // Writing to a Vec cannot fail, and every str has a JSON form.
         let _ = serde_json::to_writer(out, text);
     }
-}
-
-/// The error of JSON that serde_json refused, where it starts at offset `base` of the frame.
-pub fn json_error(json: &[u8], error: &serde_json::Error, base: usize) -> Error {
-    Error::frame(base + offset_of(json, error), "a JSON object", message_of(error))
 }
 
 /// serde_json's message without the line and column, which the offset replaces.
@@ -36,6 +32,46 @@ pub(super) fn offset_of(json: &[u8], error: &serde_json::Error) -> usize {
         line => json.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(line - 2).map_or(0, |(at, _)| at + 1),
     };
     (line_start + error.column().saturating_sub(1)).min(json.len())
+}
+
+/// Parses `json`, all of it, with `seed`; it starts at offset `base` of the frame.
+///
+/// # Errors
+/// [`Error::Frame`].
+pub fn parse_json<'j, S: DeserializeSeed<'j>>(json: &'j [u8], base: usize, seed: S) -> Result<S::Value, Error> {
+    // Checked once here, text is not checked again string by string.
+    let text = std::str::from_utf8(json)
+        .map_err(|error| Error::frame(base + error.valid_up_to(), "UTF-8", "a byte that is not"))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    parsed.map_err(|error| Error::frame(base + offset_of(json, &error), "a JSON object", message_of(&error)))
+}
+
+/// A JSON string, borrowed from the text where it has no escapes. (`Cow` itself is always copied.)
+pub struct Text<'j>(pub Cow<'j, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
 }
 
 /// Any JSON value, read and dropped; unlike [`IgnoredAny`] under serde_json, nested at most [`MAX_DEPTH`] deep.

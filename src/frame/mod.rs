@@ -4,12 +4,14 @@
 //! with spaces so that the payload starts at a multiple of 64; readers accept any padding. Nothing here trusts what
 //! it reads: every error says at which offset what was expected and what was found.
 
+mod flat;
 mod header;
 mod json;
 mod legacy;
 
+pub use flat::{Scalar, read_flat};
 pub use header::Header;
-pub use json::{json_error, write_string};
+pub use json::{Text, parse_json, write_string};
 pub use legacy::{Legacy, parse_legacy};
 
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};

@@ -191,7 +191,7 @@ enum Owner {
 }
 
 /// A read-only window onto an object's bytes, for as long as the window lives. Only `memoryview`s of it are handed out.
-#[pyclass(frozen, module = "framecache._framecache")]
+#[pyclass(frozen, freelist = 64, module = "framecache._framecache")]
 pub(super) struct View {
     #[expect(dead_code, reason = "holding it is its use")]
     owner: Owner,

@@ -4,14 +4,13 @@
 //! and a copy of the dict made the first time.
 
 use crate::error::Error;
-use crate::frame::{PREFIX, write_string};
+use crate::frame::{PREFIX, Scalar, Text, parse_json, read_flat, write_string};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyInt, PyList, PyString};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Mutex, TryLockError};
+use std::sync::Mutex;
 
 /// What a header says, in Python.
 pub(super) struct Parsed<'py> {
@@ -29,17 +28,27 @@ struct Entry {
     serializer: Py<PyString>,
 }
 
-/// Direct-mapped: a header has one place, and the newest in it stays. Only threads that hold the GIL lock it, never
-/// across anything that could release the GIL, so that it is free whenever it is asked for.
-static MEMO: Mutex<[Option<Entry>; SLOTS]> = Mutex::new([const { None }; SLOTS]);
+struct Slot {
+    /// Hash of the header that was here last: one is remembered when it comes twice in a row, so that headers which
+    /// differ in every entry cost the memo nothing.
+    last: u64,
+    entry: Option<Entry>,
+}
+
+/// Direct-mapped: a header has one place. Only threads that hold the GIL lock it, never across anything that could
+/// release the GIL, so that it is free whenever it is asked for.
+static MEMO: Mutex<[Slot; SLOTS]> = Mutex::new([const { Slot { last: 0, entry: None } }; SLOTS]);
 
 /// Parses a header's JSON, or finds it in the memo. The dict is the caller's own.
 ///
 /// # Errors
 /// `FrameError`.
 pub(super) fn parse<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Parsed<'py>> {
-    let shared = parse_shared(py, json)?;
-    Ok(Parsed { metadata: shared.metadata.copy()?, serializer: shared.serializer })
+    let (parsed, ownership) = lookup_or_parse(py, json)?;
+    match ownership {
+        Ownership::Own => Ok(parsed),
+        Ownership::Memo => Ok(Parsed { metadata: parsed.metadata.copy()?, ..parsed }),
+    }
 }
 
 /// As [`parse`], but the dict may be the memo's own and must not be changed.
@@ -47,51 +56,89 @@ pub(super) fn parse<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Parsed<'py>> 
 /// # Errors
 /// `FrameError`.
 pub(super) fn parse_shared<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Parsed<'py>> {
-    let slot = slot_of(json);
-    if json.len() <= LONGEST {
-        match MEMO.try_lock() {
-            Ok(memo) => {
-                if let Some(entry) = memo[slot].as_ref().filter(|entry| *entry.json == *json) {
-                    let metadata = entry.metadata.bind(py).clone();
-                    return Ok(Parsed { metadata, serializer: entry.serializer.bind(py).clone() });
-                }
-            }
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {}
-        }
-    }
-    let (parsed, flat) = parse_fresh(py, json)?;
-    if flat && json.len() <= LONGEST {
-        remember(slot, json, &parsed);
-    }
-    Ok(parsed)
+    lookup_or_parse(py, json).map(|(parsed, _)| parsed)
 }
 
-fn remember(slot: usize, json: &[u8], parsed: &Parsed<'_>) {
+/// Whether a dict is in nobody else's hands.
+enum Ownership {
+    Own,
+    Memo,
+}
+
+fn lookup_or_parse<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Parsed<'py>, Ownership)> {
+    let hash = hash_of(json);
+    let mut seen_before = false;
+    if json.len() <= LONGEST
+        && let Ok(mut memo) = MEMO.try_lock()
+    {
+        let slot = &mut memo[hash as usize % SLOTS];
+        if let Some(entry) = slot.entry.as_ref().filter(|entry| *entry.json == *json) {
+            let (metadata, serializer) = (entry.metadata.bind(py).clone(), entry.serializer.bind(py).clone());
+            return Ok((Parsed { metadata, serializer }, Ownership::Memo));
+        }
+        seen_before = std::mem::replace(&mut slot.last, hash) == hash;
+    }
+    let (parsed, flat) = match parse_flat(py, json) {
+        Some(parsed) => (parsed, true),
+        None => parse_fresh(py, json)?,
+    };
+    if flat && seen_before {
+        remember(hash, json, &parsed);
+        return Ok((parsed, Ownership::Memo));
+    }
+    Ok((parsed, Ownership::Own))
+}
+
+fn remember(hash: u64, json: &[u8], parsed: &Parsed<'_>) {
     let entry = Entry {
         json: json.into(),
         metadata: parsed.metadata.clone().unbind(),
         serializer: parsed.serializer.clone().unbind(),
     };
-    let replaced = MEMO.try_lock().ok().map(|mut memo| memo[slot].replace(entry));
+    let replaced = MEMO.try_lock().ok().map(|mut memo| memo[hash as usize % SLOTS].entry.replace(entry));
     // Dropped here, after the lock is released.
     drop(replaced);
 }
 
-fn slot_of(json: &[u8]) -> usize {
-    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    let words = json.chunks_exact(8);
-    let tail = words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let hash = words.fold(json.len() as u64, |hash, word| {
-        mix(hash, word.try_into().map_or(0, u64::from_le_bytes))
-    });
-    (mix(hash, tail) >> 32) as usize % SLOTS
+/// Cheap, and good enough to spread headers over the slots; equality is decided on the bytes.
+fn hash_of(json: &[u8]) -> u64 {
+    const ODD: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F];
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
+    let pairs = json.chunks_exact(16);
+    let tail = pairs.remainder();
+    let (low, high) = tail.split_at(tail.len().min(8));
+    let mut lanes = [json.len() as u64 ^ word(low), word(high)];
+    for pair in pairs {
+        for (lane, half) in lanes.iter_mut().zip(pair.chunks_exact(8)) {
+            let half = half.try_into().map_or(0, u64::from_le_bytes);
+            *lane = (*lane ^ half).wrapping_mul(ODD[0]).rotate_left(31);
+        }
+    }
+    let mixed = (lanes[0].wrapping_mul(ODD[0]) ^ lanes[1].rotate_left(32)).wrapping_mul(ODD[1]);
+    mixed >> 24
+}
+
+/// Parses a header as writers write them; `None` where the full parser must see it.
+fn parse_flat<'py>(py: Python<'py>, json: &[u8]) -> Option<Parsed<'py>> {
+    let metadata = PyDict::new(py);
+    let serializer = read_flat(json, |name, value| {
+        let name = text(py, name);
+        let set = match value {
+            Scalar::Text(value) => metadata.set_item(name, text(py, value)),
+            Scalar::Integer(value) => metadata.set_item(name, value),
+            Scalar::Flag(value) => metadata.set_item(name, value),
+            Scalar::Null => metadata.set_item(name, py.None()),
+        };
+        set.is_ok()
+    })?;
+    Some(Parsed { metadata, serializer: text(py, serializer) })
 }
 
 /// Parses a header; whether its metadata holds only strings, numbers, booleans and null.
 fn parse_fresh<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Parsed<'py>, bool)> {
     let mut state = State { py, flat: true, exact: true };
     let mut header = HeaderParts { metadata: None, serializer: None };
-    parse_json(json, HeaderSeed { state: &mut state, header: &mut header }, PREFIX)?;
+    parse_json(json, PREFIX, HeaderSeed { state: &mut state, header: &mut header })?;
     let serializer = header.serializer.filter(|name| !name.is_empty().unwrap_or(true));
     let Some(serializer) = serializer else {
         return Err(Error::frame(PREFIX, "a serializer name in field \"s\"", "none").into());
@@ -110,15 +157,9 @@ fn parse_fresh<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Parsed<'py>, bool
 /// `FrameError`.
 pub(super) fn parse_object<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, PyDict>> {
     let mut state = State { py, flat: true, exact: true };
-    let object = parse_json(json.as_bytes(), ValueSeed { state: &mut state }, 0)?;
+    let object = parse_json(json.as_bytes(), 0, ValueSeed { state: &mut state })?;
     let object = if state.exact { object } else { json_module(py)?.call_method1("loads", (json,))? };
     object.cast_into::<PyDict>().map_err(|_| Error::frame(0, "an object in field \"metadata\"", json.to_owned()).into())
-}
-
-fn parse_json<'j, S: DeserializeSeed<'j>>(json: &'j [u8], seed: S, base: usize) -> PyResult<S::Value> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    parsed.map_err(|error| crate::frame::json_error(json, &error, base).into())
 }
 
 /// An integer outside 64 bits cannot be told from a float here: such a header, valid by now, is read by `json.loads`.
@@ -166,15 +207,15 @@ impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+        while let Some(Text(name)) = entries.next_key()? {
             match &*name {
                 "m" => {
                     let object = entries.next_value_seed(TopSeed { state: self.state })?;
                     self.header.metadata = Some(object);
                 }
                 "s" => {
-                    let name = entries.next_value::<Cow<'de, str>>()?;
-                    self.header.serializer = Some(serializer_name(self.state.py, &name));
+                    let Text(name) = entries.next_value()?;
+                    self.header.serializer = Some(text(self.state.py, &name));
                 }
                 // Read, so that its nesting is bounded, and dropped.
                 _ => drop(entries.next_value_seed(ValueSeed { state: self.state })?),
@@ -214,9 +255,9 @@ fn read_object<'de, 'py, A: MapAccess<'de>>(
     mut entries: A,
 ) -> Result<Bound<'py, PyDict>, A::Error> {
     let object = PyDict::new(state.py);
-    while let Some(name) = entries.next_key::<Cow<'de, str>>()? {
+    while let Some(Text(name)) = entries.next_key()? {
         let value = entries.next_value_seed(ValueSeed { state })?;
-        object.set_item(field_name(state.py, &name), value).map_err(A::Error::custom)?;
+        object.set_item(text(state.py, &name), value).map_err(A::Error::custom)?;
     }
     Ok(object)
 }
@@ -258,7 +299,7 @@ impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(PyString::new(self.state.py, value).into_any())
+        Ok(text(self.state.py, value).into_any())
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -280,9 +321,9 @@ impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
     }
 }
 
-/// The names that headers use, made once; others anew.
-fn field_name<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
-    let known = match name {
+/// The text that headers use is made once; other text anew.
+fn text<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
+    let known = match text {
         "format" => intern!(py, "format"),
         "encoding" => intern!(py, "encoding"),
         "compressed" => intern!(py, "compressed"),
@@ -297,17 +338,13 @@ fn field_name<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
         "length" => intern!(py, "length"),
         "created" => intern!(py, "created"),
         "until" => intern!(py, "until"),
-        other => return PyString::new(py, other),
-    };
-    known.clone()
-}
-
-fn serializer_name<'py>(py: Python<'py>, name: &str) -> Bound<'py, PyString> {
-    let known = match name {
         "default" => intern!(py, "default"),
         "auto" => intern!(py, "auto"),
         "arrow" => intern!(py, "arrow"),
         "raw" => intern!(py, "raw"),
+        "msgpack" => intern!(py, "msgpack"),
+        "orjson" => intern!(py, "orjson"),
+        "utf-8" => intern!(py, "utf-8"),
         other => return PyString::new(py, other),
     };
     known.clone()
