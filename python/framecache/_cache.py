@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
 
 from framecache import _raw
 from framecache._framecache import BlobStore, CopyRequired, DecodeError, FrameError, InvalidArgument, StoreError
 
+TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
+    from typing import Any, Final
 
     from framecache._framecache import Frame
 
@@ -59,9 +60,7 @@ class Cache:
         self._counts: dict[str, int] = {}
         self._logged: dict[str, float] = {}
 
-    def get(
-        self, key: str, default: Any = None, *, views: bool = False, require_zero_copy: bool = False
-    ) -> Any:  # noqa: ANN401 - the stored value's type is its writer's
+    def get(self, key: str, default: Any = None, *, views: bool = False, require_zero_copy: bool = False) -> Any:
         """Return the value stored under `key`, or `default`.
 
         bytes and bytearray are copied out of the frame, a stored memoryview or Frame comes back as a read-only
@@ -161,7 +160,7 @@ class Cache:
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
 
-    def _miss(self, reason: str, default: Any, key: str = "", error: Exception | None = None) -> Any:  # noqa: ANN401
+    def _miss(self, reason: str, default: Any, key: str = "", error: Exception | None = None) -> Any:
         self._count(reason)
         if error is not None:
             now = time.monotonic()
@@ -183,7 +182,7 @@ def _encode(value: object) -> tuple[str, Any, dict[str, Any]]:
     return "arrow", source, described
 
 
-def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, require_zero_copy: bool) -> Any:  # noqa: ANN401
+def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, require_zero_copy: bool) -> Any:
     if codec == "raw":
         return _raw.decode(payload, stored, views, require_zero_copy)
     if codec == "arrow":

@@ -1,8 +1,8 @@
 """pandas objects to Arrow and back, exactly or not at all.
 
-Arrow has no type for what an `object` column may hold. Those columns are stored if all their values are of one kind that
-comes back the same, with one kind of null; others are refused by name. Everything else about the object (dtypes, labels,
-index) is tried out on its first zero rows before anything is stored.
+Arrow has no type for what an `object` column may hold. Those columns are stored if all their values are of one kind
+that comes back the same, with one kind of null; others are refused by name. Everything else about the object (dtypes,
+labels, index) is tried out on its first zero rows before anything is stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NULLS = {"None": None, "nan": float("nan"), "NA": pd.NA}
 _VALUES = "values"
 
 
-def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:  # noqa: ANN401
+def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
     """Return `value` as a table, and `described` with what the table lacks."""
     if isinstance(value, pd.Series):
         if value.name is not None and type(value.name) not in (str, int, float, bool):
@@ -45,8 +45,8 @@ def from_arrow(
 ) -> pd.DataFrame | pd.Series:
     """Return the pandas object that `to_arrow` was given, as `stored` describes it.
 
-    Columns stand on `payload` where they can, if `views` asks for it; otherwise those that pandas may write in place are
-    copied.
+    Columns stand on `payload` where they can, if `views` asks for it; otherwise those that pandas may write in place
+    are copied.
     """
     if require_zero_copy and not views:
         first = table.column_names[0] if table.num_columns else ""
@@ -67,7 +67,7 @@ def _unsaid(frame: pd.DataFrame) -> dict[str, Any]:
     objects = [
         [position, _null_of(frame.iloc[:, position], f"column {label!r}")]
         for position, (label, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True))
-        if dtype == object
+        if pd.api.types.is_object_dtype(dtype)
     ]
     index = [
         [level, _null_of(frame.index.get_level_values(level).to_series(), f"index level {level}")]
@@ -89,7 +89,9 @@ def _null_of(values: pd.Series, place: str) -> str:
     """Check an object column; return the name of the null it holds."""
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind not in _KINDS:
-        raise _refused(place, "objects of one kind that Arrow has (str, bytes, int, date, Decimal, …)", f"kind {kind!r}")
+        raise _refused(
+            place, "objects of one kind that Arrow has (str, bytes, int, date, Decimal, …)", f"kind {kind!r}"
+        )
     nulls = values[values.isna()]
     for name, null in _NULLS.items():
         if all(item is null or (name == "nan" and type(item) is float) for item in nulls):
@@ -112,17 +114,21 @@ def _try_out(table: pa.Table, frame: pd.DataFrame, described: dict[str, Any]) ->
     if not (back.columns.equals(frame.columns) and _same(back.columns.dtype, frame.columns.dtype)):
         raise _refused("column labels", "labels that Arrow gives back", f"{frame.columns!r:.200}")
     if list(back.columns.names) != list(frame.columns.names) or list(back.index.names) != list(frame.index.names):
-        raise _refused("names of the axes", "names that Arrow gives back", f"{frame.columns.names}, {frame.index.names}")
+        raise _refused(
+            "names of the axes", "names that Arrow gives back", f"{frame.columns.names}, {frame.index.names}"
+        )
     for position, (before, after) in enumerate(zip(frame.dtypes, back.dtypes, strict=True)):
         if not _same(before, after):
-            raise _refused(f"column {frame.columns[position]!r}", "a dtype that Arrow gives back", f"{before} ({after} after)")
+            raise _refused(
+                f"column {frame.columns[position]!r}", "a dtype that Arrow gives back", f"{before} ({after} after)"
+            )
     for level in range(frame.index.nlevels):
         before, after = frame.index.get_level_values(level).dtype, back.index.get_level_values(level).dtype
         if not _same(before, after):
             raise _refused(f"index level {level}", "a dtype that Arrow gives back", f"{before} ({after} after)")
 
 
-def _same(before: Any, after: Any) -> bool:  # noqa: ANN401
+def _same(before: Any, after: Any) -> bool:
     # Time zones of one name from two libraries differ; their dtypes read the same.
     return bool(before == after) or (isinstance(before, pd.DatetimeTZDtype) and str(before) == str(after))
 
@@ -136,11 +142,11 @@ def _to_pandas(table: pa.Table, stored: dict[str, Any], views: bool) -> pd.DataF
     if stored.get("label_objects"):
         frame.columns = frame.columns.astype(object)
     if frequency := stored.get("frequency"):
-        frame.index.freq = frequency  # type: ignore[attr-defined]  # an index with a frequency was stored
+        frame.index.freq = frequency
     return frame
 
 
-def _as_objects(values: Any, null: str) -> Any:  # noqa: ANN401
+def _as_objects(values: Any, null: str) -> Any:
     objects = values.astype(object)
     nulls = objects.isna()
     if nulls.any():
@@ -178,9 +184,9 @@ def _check_uncopied(frame: pd.DataFrame, payload: Frame) -> None:
 
 def _why_copied(column: pd.Series) -> str:
     dtype = column.dtype
-    if dtype == object:
+    if pd.api.types.is_object_dtype(dtype):
         return "its values are Python objects, which Arrow does not hold"
-    if dtype == bool:
+    if pd.api.types.is_bool_dtype(dtype):
         return "its booleans are bits in Arrow and bytes in pandas"
     return f"pandas lays out {dtype} with nulls, or in several batches, in its own way"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from framecache._framecache import CopyRequired, DecodeError, EncodeError, Frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Formats that `memoryview.cast` can restore.
 _FORMATS = frozenset("cbB?hHiIlLqQnNfd")
@@ -24,7 +26,9 @@ def encode(value: object) -> tuple[str, Any, dict[str, Any]] | None:
     return None
 
 
-def decode(payload: Frame, stored: dict[str, Any], views: bool, require_zero_copy: bool) -> bytes | bytearray | memoryview:
+def decode(
+    payload: Frame, stored: dict[str, Any], views: bool, require_zero_copy: bool
+) -> bytes | bytearray | memoryview:
     """Return the value whose bytes `payload` holds."""
     kind = stored.get("type")
     if kind not in ("bytes", "bytearray", "memoryview"):
@@ -44,7 +48,7 @@ def _describe(view: memoryview) -> dict[str, Any]:
         return {"type": "memoryview"}
     if view.format.lstrip("@") not in _FORMATS:
         raise EncodeError(f"cannot encode value: expected a memoryview of native numbers, found format {view.format!r}")
-    return {"type": "memoryview", "format": view.format, "itemsize": view.itemsize, "shape": list(view.shape)}
+    return {"type": "memoryview", "format": view.format, "itemsize": view.itemsize, "shape": list(view.shape or ())}
 
 
 def _restored(view: memoryview, stored: dict[str, Any]) -> memoryview:
@@ -54,6 +58,8 @@ def _restored(view: memoryview, stored: dict[str, Any]) -> memoryview:
         if typed.itemsize != stored["itemsize"]:
             raise DecodeError(f"cannot decode raw payload: expected items of {typed.itemsize} bytes, found {stored}")
         shape = stored["shape"]
-        return typed if shape == list(typed.shape) else view.cast(stored["format"], shape)
+        return typed if shape == list(typed.shape or ()) else view.cast(stored["format"], shape)
     except (KeyError, TypeError, ValueError) as error:
-        raise DecodeError(f"cannot decode raw payload: expected format and shape of a memoryview, found {stored}") from error
+        raise DecodeError(
+            f"cannot decode raw payload: expected format and shape of a memoryview, found {stored}"
+        ) from error

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from framecache._framecache import (
     ArrowTable,
@@ -21,7 +20,10 @@ from framecache._framecache import (
     verify_arrow,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import pyarrow as pa
 
 __all__ = ["decode", "encode"]
@@ -48,7 +50,7 @@ def encode(value: object) -> Frame:
     return encode_arrow(source, described)
 
 
-def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) -> Any:  # noqa: ANN401
+def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) -> Any:
     """Return the value that `encode` was given.
 
     Args:
@@ -63,10 +65,12 @@ def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) 
     """
     whole = frame if isinstance(frame, Frame) else Frame(frame)
     payload, metadata, codec = SerializationWrapper.unwrap(whole)
-    if codec != "arrow" or not isinstance(payload.obj, Frame):
+    file = payload.obj if isinstance(payload, memoryview) else None
+    if codec != "arrow" or not isinstance(file, Frame):
         raise DecodeError(f"cannot decode arrow payload: expected codec 'arrow', found {codec!r}")
-    stored = metadata.get("py", {})
-    return rebuild(payload.obj, stored if isinstance(stored, dict) else {}, views=views, require_zero_copy=require_zero_copy)
+    stored = metadata.get("py")
+    described = stored if isinstance(stored, dict) else {}
+    return rebuild(file, described, views=views, require_zero_copy=require_zero_copy)
 
 
 def describe(value: object) -> tuple[object, dict[str, Any]]:
@@ -84,9 +88,16 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
             return value.to_frame(), described  # type: ignore[attr-defined]  # checked above
         return value, described
     for base in kind.__mro__[1:]:
-        if base.__module__.partition(".")[0] in _KNOWN and base.__qualname__ in ("Table", "RecordBatch", "DataFrame", "Series"):
+        if base.__module__.partition(".")[0] in _KNOWN and base.__qualname__ in (
+            "Table",
+            "RecordBatch",
+            "DataFrame",
+            "Series",
+        ):
             found = f"the subclass {kind.__module__}.{name}, which would come back without what it adds"
-            raise EncodeError(f"cannot encode value: expected {base.__module__}.{base.__qualname__} itself, found {found}")
+            raise EncodeError(
+                f"cannot encode value: expected {base.__module__}.{base.__qualname__} itself, found {found}"
+            )
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         return value, {"type": "ArrowTable"}
     raise EncodeError(
@@ -95,7 +106,7 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
     )
 
 
-def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool) -> Any:  # noqa: ANN401
+def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool) -> Any:
     """Return the value whose Arrow IPC file `payload` is."""
     kind = stored.get("type")
     if kind in ("ArrowTable", "polars.DataFrame", "polars.Series"):

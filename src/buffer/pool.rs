@@ -38,8 +38,8 @@ pub fn held() -> usize {
 /// Frees all idle blocks; returns how many bytes they had.
 pub fn trim() -> usize {
     let mut freed = 0;
-    for class in 0..CLASSES {
-        for slot in &BLOCKS[class] {
+    for (class, slots) in BLOCKS.iter().enumerate() {
+        for slot in slots {
             if let Some(block) = NonNull::new(slot.swap(null_mut(), Ordering::Acquire)) {
                 HELD.fetch_sub(capacity_of(class), Ordering::Relaxed);
                 free(block, capacity_of(class));
@@ -53,8 +53,8 @@ pub fn trim() -> usize {
 /// A warm block of at least `size` bytes and its capacity.
 pub(super) fn take(size: usize) -> Option<(NonNull<u8>, usize)> {
     let first = class_of(size)?;
-    for class in first..CLASSES.min(first + REACH + 1) {
-        for slot in &BLOCKS[class] {
+    for (class, slots) in BLOCKS.iter().enumerate().skip(first).take(REACH + 1) {
+        for slot in slots {
             if slot.load(Ordering::Relaxed).is_null() {
                 continue;
             }

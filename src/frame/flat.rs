@@ -153,7 +153,8 @@ mod tests {
     fn agrees(json: &[u8]) -> bool {
         let Some((name, fields)) = flat(json) else { return true };
         let full: Value = serde_json::from_slice(json).expect("what the fast way accepts is JSON");
-        full["s"] == name && full.get("m").cloned().unwrap_or_else(|| Value::Object(Map::new())) == Value::Object(fields)
+        full["s"] == name
+            && full.get("m").cloned().unwrap_or_else(|| Value::Object(Map::new())) == Value::Object(fields)
     }
 
     #[test]
@@ -167,11 +168,28 @@ mod tests {
     #[test]
     fn what_is_not_flat_or_not_json_is_left_to_the_full_parser() {
         for json in [
-            r#"{"s": "a", "m": {"x": []}}"#, r#"{"s": "a", "m": {"x": 1.5}}"#, r#"{"s": "a", "m": {"x": 1e3}}"#,
-            r#"{"s": "a", "m": {"x": 01}}"#, r#"{"s": "a", "m": {"x": -0}}"#, r#"{"s": "a", "m": {"x": -}}"#,
-            r#"{"s": "a", "m": {"x": 1234567890123456789}}"#, r#"{"s": "a\n"}"#, r#"{"s": "a\u0041"}"#, r#"{"s": ""}"#,
-            r#"{"m": {}}"#, r#"{"s": "a",}"#, r#"{"s": "a"} x"#, r#"{"s": "a"}}"#, r#"{"s" "a"}"#, r#"{"s": "a"#,
-            r#"{"s": "a", "x": 1}"#, r#"{"s": "a", "m": {}, "m": {}}"#, r#"{"s": "a", "m": {"x": tru}}"#, "[]", "", "{}",
+            r#"{"s": "a", "m": {"x": []}}"#,
+            r#"{"s": "a", "m": {"x": 1.5}}"#,
+            r#"{"s": "a", "m": {"x": 1e3}}"#,
+            r#"{"s": "a", "m": {"x": 01}}"#,
+            r#"{"s": "a", "m": {"x": -0}}"#,
+            r#"{"s": "a", "m": {"x": -}}"#,
+            r#"{"s": "a", "m": {"x": 1234567890123456789}}"#,
+            r#"{"s": "a\n"}"#,
+            r#"{"s": "a\u0041"}"#,
+            r#"{"s": ""}"#,
+            r#"{"m": {}}"#,
+            r#"{"s": "a",}"#,
+            r#"{"s": "a"} x"#,
+            r#"{"s": "a"}}"#,
+            r#"{"s" "a"}"#,
+            r#"{"s": "a"#,
+            r#"{"s": "a", "x": 1}"#,
+            r#"{"s": "a", "m": {}, "m": {}}"#,
+            r#"{"s": "a", "m": {"x": tru}}"#,
+            "[]",
+            "",
+            "{}",
         ] {
             assert_eq!(flat(json.as_bytes()), None, "{json}");
         }

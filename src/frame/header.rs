@@ -129,7 +129,9 @@ impl<'de> Visitor<'de> for HeaderVisitor {
                 "s" => header.codec = entries.next_value()?,
                 "v" => header.version = entries.next_value()?,
                 "m" => entries.next_value_seed(Fields(&mut header))?,
-                _ => drop(entries.next_value::<Skipped>()?),
+                _ => {
+                    let Skipped = entries.next_value()?;
+                }
             }
         }
         Ok(header)
@@ -163,13 +165,14 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 "py" => self.0.python = Some(entries.next_value().map_err(named)?),
                 "created" => self.0.created = Some(entries.next_value().map_err(named)?),
                 "until" => self.0.until = Some(entries.next_value().map_err(named)?),
-                _ => drop(entries.next_value::<Skipped>()?),
+                _ => {
+                    let Skipped = entries.next_value()?;
+                }
             }
         }
         Ok(())
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -78,8 +78,9 @@ unsafe fn take<T>(capsule: &Bound<'_, PyCapsule>, name: &CStr, empty: T) -> PyRe
     Ok(unsafe { pointer.cast::<T>().replace(empty) })
 }
 
-/// A table over the memory of an Arrow IPC file. Consumers take it through `__arrow_c_stream__`: `polars.DataFrame(t)`,
-/// `pyarrow.table(t)`, `duckdb`, `nanoarrow`. Nothing is copied; every value was validated, text for UTF-8 too.
+/// A table over the memory of an Arrow IPC file. Nothing is copied; every value was validated, text for UTF-8 too.
+///
+/// Consumers take it through `__arrow_c_stream__`: `polars.DataFrame(t)`, `pyarrow.table(t)`, `duckdb`, `nanoarrow`.
 ///
 /// Args:
 ///     payload: a `Frame` or any bytes-like object that holds an Arrow IPC file.
@@ -187,7 +188,8 @@ pub(super) fn verify_arrow(py: Python<'_>, payload: &Bound<'_, PyAny>, require_z
 
 fn aligned(py: Python<'_>, payload: &Bound<'_, PyAny>, require_zero_copy: bool) -> PyResult<FrameBuf> {
     let input = Input::from(payload)?;
-    let refuse = |reason: &'static str| Err(Error::CopyRequired { place: "payload".into(), reason: reason.into() }.into());
+    let refuse =
+        |reason: &'static str| Err(Error::CopyRequired { place: "payload".into(), reason: reason.into() }.into());
     if input.stable().is_none() && require_zero_copy {
         return refuse("its memory may change; pass bytes or a Frame");
     }

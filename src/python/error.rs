@@ -43,7 +43,11 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         argument: under("InvalidArgument", "An argument outside its range.", py.get_type::<PyValueError>())?,
         exported: under("ViewExported", "A change that an exported view prevents.", py.get_type::<PyBufferError>())?,
         memory: under("OutOfMemory", "Memory that could not be had.", py.get_type::<PyMemoryError>())?,
-        store: under("StoreError", "A store that cannot be used, or a failed file operation.", py.get_type::<PyOSError>())?,
+        store: under(
+            "StoreError",
+            "A store that cannot be used, or a failed file operation.",
+            py.get_type::<PyOSError>(),
+        )?,
         internal: new_class(module, "InternalError", "A defect of framecache.", PyTuple::new(py, [&base])?)?.unbind(),
     };
     CLASSES.set(py, classes).map_err(|_| PyValueError::new_err("framecache is initialized already"))

@@ -56,7 +56,7 @@ impl Frame {
         self.0.is_mapped()
     }
 
-    /// Whether it was made without copying: it is a mapped file, a finished `FrameBuilder` or a `bytes` object's memory.
+    /// Whether it was made without copying: a mapped file, a finished `FrameBuilder`, a `bytes` object's memory.
     #[getter]
     fn is_zero_copy(&self) -> bool {
         !self.0.is_copy()

@@ -248,7 +248,9 @@ pub(super) unsafe fn export(
     // A Rust allocation and a Python object are at most isize::MAX bytes.
     let len = len as ffi::Py_ssize_t;
     // SAFETY: `view` is the interpreter's; FillInfo checks the flags and takes a reference to `owner`.
-    match unsafe { ffi::PyBuffer_FillInfo(view, owner.as_ptr(), start.cast_mut().cast(), len, c_int::from(readonly), flags) } {
+    match unsafe {
+        ffi::PyBuffer_FillInfo(view, owner.as_ptr(), start.cast_mut().cast(), len, c_int::from(readonly), flags)
+    } {
         0 => Ok(()),
         _ => Err(PyErr::fetch(owner.py())),
     }

@@ -102,20 +102,23 @@ fn remember(hash: u64, json: &[u8], parsed: &Parsed<'_>) {
 
 /// Cheap, and good enough to spread headers over the slots; equality is decided on the bytes.
 fn hash_of(json: &[u8]) -> u64 {
-    const ODD: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F];
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word: u64, byte| word << 8 | u64::from(*byte));
-    let pairs = json.chunks_exact(16);
-    let tail = pairs.remainder();
-    let (low, high) = tail.split_at(tail.len().min(8));
-    let mut lanes = [json.len() as u64 ^ word(low), word(high)];
-    for pair in pairs {
-        for (lane, half) in lanes.iter_mut().zip(pair.chunks_exact(8)) {
-            let half = half.try_into().map_or(0, u64::from_le_bytes);
-            *lane = (*lane ^ half).wrapping_mul(ODD[0]).rotate_left(31);
-        }
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+    let words = |pair: &[u8; 16]| {
+        let pair = u128::from_le_bytes(*pair);
+        (pair as u64, (pair >> 64) as u64)
+    };
+    let mix = |lane: u64, word: u64| (lane ^ word).wrapping_mul(ODD).rotate_left(31);
+    let (pairs, rest) = json.as_chunks::<16>();
+    let mut lanes = (json.len() as u64, ODD);
+    // The last 16 bytes, which may overlap those before; a header shorter than that has no better hash than its rest.
+    let last = json.last_chunk().filter(|_| !rest.is_empty());
+    for (low, high) in pairs.iter().chain(last).map(words) {
+        lanes = (mix(lanes.0, low), mix(lanes.1, high));
     }
-    let mixed = (lanes[0].wrapping_mul(ODD[0]) ^ lanes[1].rotate_left(32)).wrapping_mul(ODD[1]);
-    mixed >> 24
+    if pairs.is_empty() {
+        lanes.0 = rest.iter().fold(lanes.0, |lane, byte| mix(lane, u64::from(*byte)));
+    }
+    mix(lanes.0, lanes.1.rotate_left(32)) >> 20
 }
 
 /// Parses a header as writers write them; `None` where the full parser must see it.

@@ -50,7 +50,7 @@ impl BlobStore {
         py.detach(|| guard(|| Ok(self.0.put(key, header, &*frame)?)))
     }
 
-    /// The payload of `key`'s entry, its codec and what `put` was given as `python`; or the reason for a miss, a str.
+    /// The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
     fn get<'py>(&self, py: Python<'py>, key: &str, now: u64) -> PyResult<Bound<'py, PyAny>> {
         let found = py.detach(|| guard(|| Ok(self.0.get(key, now)?)))?;
         let (frame, header, payload) = match found {

@@ -134,7 +134,8 @@ fn locate_footer(payload: &[u8]) -> Result<Range<usize>> {
 }
 
 fn locate_messages(payload: &[u8], end: usize, footer: &Footer<'_>) -> Result<(Vec<Place>, Vec<Place>)> {
-    let locate = |kind: &str, index: usize, block: &Block| locate_message(payload, end, block, format!("{kind} {index}"));
+    let locate =
+        |kind: &str, index: usize, block: &Block| locate_message(payload, end, block, format!("{kind} {index}"));
     let dictionaries = footer.dictionaries().into_iter().flatten().enumerate();
     let batches = footer.recordBatches().into_iter().flatten().enumerate();
     Ok((
@@ -146,8 +147,7 @@ fn locate_messages(payload: &[u8], end: usize, footer: &Footer<'_>) -> Result<(V
 /// Checks that a block's metadata and body lie before the footer, and finds the flatbuffer in the metadata.
 fn locate_message(payload: &[u8], end: usize, block: &Block, name: String) -> Result<Place> {
     let outside = || {
-        let found =
-            format!("offset {}, {} + {} bytes", block.offset(), block.metaDataLength(), block.bodyLength());
+        let found = format!("offset {}, {} + {} bytes", block.offset(), block.metaDataLength(), block.bodyLength());
         malformed(name.clone(), "a block before the footer", found)
     };
     let number = |value: i64| usize::try_from(value).map_err(|_| outside());

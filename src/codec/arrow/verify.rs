@@ -187,7 +187,8 @@ where
             DataType::ListView(item) => self.list_views::<4>(field, length, valid, item)?,
             DataType::LargeListView(item) => self.list_views::<8>(field, length, valid, item)?,
             DataType::FixedSizeList(item, size) => {
-                let size = usize::try_from(*size).map_err(|_| self.error(field, "a size of at least 0", size.to_string()))?;
+                let size =
+                    usize::try_from(*size).map_err(|_| self.error(field, "a size of at least 0", size.to_string()))?;
                 let needed = length.checked_mul(size).ok_or_else(|| self.error(field, "a size in memory", "more"))?;
                 self.child(field, item, needed)?;
             }
@@ -198,7 +199,8 @@ where
             }
             DataType::Dictionary(key, _) => self.indices(field, length, key, valid)?,
             DataType::FixedSizeBinary(width) => {
-                let width = usize::try_from(*width).map_err(|_| self.error(field, "a width of at least 0", width.to_string()))?;
+                let width = usize::try_from(*width)
+                    .map_err(|_| self.error(field, "a width of at least 0", width.to_string()))?;
                 self.fixed(field, length, width, 1)?;
             }
             other => match other.primitive_width() {

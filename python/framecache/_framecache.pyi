@@ -1,0 +1,196 @@
+"""The native part of framecache; see the classes' docstrings. Buffers are any C-contiguous exporters."""
+
+from collections.abc import Mapping
+from typing import Any, SupportsIndex, final, overload
+
+from typing_extensions import Buffer
+
+__version__: str
+
+class FramecacheError(Exception):
+    """Base of all errors of framecache."""
+
+class FrameError(FramecacheError, ValueError):
+    """Bytes that are not a valid frame."""
+
+class DecodeError(FramecacheError, ValueError):
+    """A payload that its codec cannot read."""
+
+class EncodeError(FramecacheError, TypeError):
+    """A value that cannot be written."""
+
+class CopyRequired(FramecacheError, ValueError):
+    """A read without copying was required and is not possible."""
+
+class InvalidArgument(FramecacheError, ValueError):
+    """An argument outside its range."""
+
+class ViewExported(FramecacheError, BufferError):
+    """A change that an exported view prevents."""
+
+class OutOfMemory(FramecacheError, MemoryError):
+    """Memory that could not be had."""
+
+class StoreError(FramecacheError, OSError):
+    """A store that cannot be used, or a failed file operation."""
+
+class InternalError(FramecacheError):
+    """A defect of framecache."""
+
+@final
+class Frame:
+    """Immutable bytes, read in place through the buffer protocol.
+
+    A slice with step 1 is a `Frame` of the same memory; so is every `memoryview` of it. The memory lives until the
+    last of them goes.
+
+    Args:
+        data: an exact `bytes` object is used where it is; any other contiguous buffer is copied.
+    """
+
+    def __new__(cls, data: Buffer, /) -> Frame: ...
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+    @property
+    def is_mapped(self) -> bool:
+        """Whether its memory is a mapped file."""
+    @property
+    def is_zero_copy(self) -> bool:
+        """Whether it was made without copying: a mapped file, a finished `FrameBuilder`, a `bytes` object's memory."""
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it was written by this process or read from a store that only this user can write."""
+    @property
+    def address(self) -> int:
+        """The address of its first byte."""
+    def tobytes(self) -> bytes:
+        """A copy of its bytes."""
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Frame: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class FrameBuilder:
+    """A frame under construction: writable memory until `finish()`.
+
+    Fill it through a writable `memoryview` of it, which has `size_hint` bytes (zeros at first), or with `write()`,
+    which starts at 0 and grows it as needed. Its memory starts at a multiple of 64.
+
+    Args:
+        size_hint: how many bytes to start with.
+    """
+
+    def __new__(cls, size_hint: int = 0) -> FrameBuilder: ...
+    def write(self, data: Buffer) -> int:
+        """Copies `data` to where the last `write` ended, growing the builder where it does not fit.
+
+        Returns the number of bytes, all of which were written. Raises `BufferError` where it would grow while a view
+        is exported.
+        """
+    def finish(self) -> Frame:
+        """Ends writing: the frame has the bytes up to the last `write`, or all that a view showed if there was none.
+
+        Raises `BufferError` while a view is exported, `ValueError` if it is finished already.
+        """
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+@final
+class SerializationWrapper:
+    """Frames and unframes serialized bytes: the v3 frame and, to read, the JSON envelope before it."""
+
+    @staticmethod
+    def wrap(data: Buffer, metadata: dict[str, Any], serializer_name: str, version: str = "2.0") -> bytes:
+        """A v3 frame: header without padding, then a copy of `data`.
+
+        Byte-identical to cachekit 0.24.1. `data` is copied once.
+        """
+    @staticmethod
+    def wrap_prefix(
+        metadata: dict[str, Any], serializer_name: str, version: str = "2.0", *, align: int = 1, offset: int = 0
+    ) -> bytes:
+        """What stands before the payload: prefix and header, padded with spaces until `offset` plus its length is a
+        multiple of `align`.
+        """
+    @staticmethod
+    def unwrap(frame: Buffer | str, /) -> tuple[memoryview | bytes, dict[str, Any], str]:
+        """The payload, its metadata and the serializer's name.
+
+        For a v3 frame the payload is a read-only `memoryview` of `frame`'s own bytes; a legacy envelope's is `bytes`.
+        The metadata dict is the caller's own. Raises `FrameError`, a `ValueError`.
+        """
+    @staticmethod
+    def unwrap_metadata(frame: Buffer | str, /) -> tuple[memoryview | bytes, Mapping[str, Any], str]:
+        """As `unwrap`, but the metadata is a read-only mapping that reads of equal headers share: nothing is copied."""
+
+@final
+class ArrowTable:
+    """A table over the memory of an Arrow IPC file. Nothing is copied; every value was validated, text for UTF-8 too.
+
+    Consumers take it through `__arrow_c_stream__`: `polars.DataFrame(t)`, `pyarrow.table(t)`, `duckdb`, `nanoarrow`.
+
+    Args:
+        payload: a `Frame` or any bytes-like object that holds an Arrow IPC file.
+        require_zero_copy: raise `CopyRequired` instead of copying a payload that is not aligned or may change.
+    """
+
+    def __new__(cls, payload: Buffer, /, *, require_zero_copy: bool = False) -> ArrowTable: ...
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+    @property
+    def column_names(self) -> list[str]:
+        """The names of its columns."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the Arrow IPC file it stands on."""
+    @property
+    def payload(self) -> Frame:
+        """The Arrow IPC file it stands on."""
+    def __len__(self) -> int: ...
+    def __arrow_c_schema__(self) -> object:
+        """Its schema as a capsule of the Arrow C data interface."""
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The table as a capsule of the Arrow C stream interface; `requested_schema` is not looked at."""
+
+@final
+class BlobStore:
+    """Blob files in one directory."""
+
+    def __new__(cls, path: str) -> BlobStore: ...
+    def put(
+        self, key: str, codec: str, value: Any, python: dict[str, Any], created: int, until: int | None = None
+    ) -> int:
+        """Stores `value` under `key`; returns the size of the entry in bytes.
+
+        `codec` is `"raw"` for a bytes-like value and `"arrow"` for one with `__arrow_c_stream__` or
+        `__arrow_c_array__`. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
+        """
+    def get(self, key: str, now: int) -> tuple[Frame, str, dict[str, Any]] | str:
+        """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str."""
+    def contains(self, key: str, now: int) -> bool:
+        """Whether `get` would find an entry."""
+    def delete(self, key: str) -> bool:
+        """Removes the entry of `key`; whether there was one."""
+
+def encode_arrow(value: Any, python: dict[str, Any]) -> Frame:
+    """A frame whose payload is `value` as an Arrow IPC file; `python` is kept in the header."""
+
+def verify_arrow(payload: Buffer, /, *, require_zero_copy: bool = False) -> Frame:
+    """Checks everything in an Arrow IPC file that a reader uses as an address. Returns `payload` as a `Frame`, aligned:
+    the same memory, or a copy where it was not aligned or may change.
+
+    Raises `DecodeError`; `CopyRequired` for compressed buffers and, with `require_zero_copy`, for a payload that would
+    have to be copied.
+    """
+
+def pool_nbytes() -> int:
+    """Bytes that the pool of warm buffers holds for the next frames; at most 256 MiB."""
+
+def trim_pool() -> int:
+    """Frees the pool's buffers; returns how many bytes they had."""

@@ -1,0 +1,42 @@
+"""What users write, as type checkers see it: checked, never run."""
+
+import mmap
+from datetime import timedelta
+
+import framecache
+import framecache.arrow
+from framecache import Cache, Frame, FrameBuilder, SerializationWrapper
+
+
+def wrapping(data: bytes, mapped: mmap.mmap) -> None:
+    frame: bytes = SerializationWrapper.wrap(data, {"format": "msgpack"}, "default")
+    prefix: bytes = SerializationWrapper.wrap_prefix({}, "arrow", align=64, offset=22)
+    payload, metadata, name = SerializationWrapper.unwrap(frame + prefix)
+    metadata["mine"] = name
+    view: memoryview | bytes = payload
+    SerializationWrapper.unwrap(mapped)
+    SerializationWrapper.unwrap("{}")
+    _, shared, _ = SerializationWrapper.unwrap_metadata(bytearray(view))
+    shared["mine"] = 1  # type: ignore[index]
+
+
+def frames(data: bytes) -> int:
+    builder = FrameBuilder(100)
+    memoryview(builder)[:3] = b"abc"
+    written: int = builder.write(data)
+    frame: Frame = builder.finish()
+    part: Frame = frame[1:]
+    return written + part[0] + frame.nbytes + frame.address + framecache.trim_pool()
+
+
+def caching(value: object) -> bool:
+    with Cache("file:///tmp/cache") as cache:
+        cache.set("key", value, ttl=1.5)
+        cache.set("key", value, ttl=timedelta(minutes=1))
+        cache.get("key", framecache.MISSING, views=True, require_zero_copy=True)
+        counted: dict[str, int] = cache.stats()
+        cache.get(1)  # type: ignore[arg-type]
+        cache.set("key", value, ttl="1")  # type: ignore[arg-type]
+    frame: Frame = framecache.arrow.encode(value)
+    framecache.arrow.decode(frame, views=True)
+    return cache.delete("key") and "key" in cache and "hit" in counted
