@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 /// One thing to time: its name, and a closure that does it once.
-pub type Contender<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+pub(crate) type Contender<'a> = (&'a str, Box<dyn FnMut() + 'a>);
 
 /// Prints, for each contender, nanoseconds a call (median, p90, p99 over `rounds`) and its ratio to the first.
-pub fn compare(title: &str, rounds: usize, calls: usize, mut contenders: Vec<Contender<'_>>) {
+pub(crate) fn compare(title: &str, rounds: usize, calls: usize, mut contenders: Vec<Contender<'_>>) {
     let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
     for round in 0..=rounds {
         for ((_, call), times) in contenders.iter_mut().zip(&mut times) {

@@ -77,7 +77,7 @@ impl IpcFile {
             let batch = self.message(place).ok().and_then(|message| message.header_as_record_batch());
             batch.map_or(0, |batch| usize::try_from(batch.length()).unwrap_or(0))
         };
-        self.batches.iter().map(rows).sum()
+        self.batches.iter().map(rows).fold(0, usize::saturating_add)
     }
 
     pub(super) fn payload(&self) -> &FrameBuf {

@@ -4,13 +4,13 @@
 use super::file::{IpcFile, Place};
 use super::import::refused;
 use super::malformed;
-use crate::buffer::FrameBuf;
+use crate::buffer::{FrameBuf, padded};
 use crate::error::{Error, Result};
 use crate::frame::Payload;
 use arrow_array::cast::AsArray;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchIterator, RecordBatchOptions, StructArray};
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::writer::FileWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
@@ -64,8 +64,11 @@ impl Table {
     /// A file has one dictionary a column; where the batches' dictionaries differ, the rows are merged into one batch.
     ///
     /// # Errors
-    /// [`Error::Encode`] for what Arrow IPC cannot hold.
+    /// [`Error::Encode`] for what Arrow IPC cannot hold, and for batches that are not as the schema says.
     pub fn into_payload(self) -> Result<TablePayload> {
+        for batch in &self.batches {
+            conforms(batch, &self.schema)?;
+        }
         let mut length = Length(0);
         match self.write_file(&mut length) {
             Ok(()) => return Ok(TablePayload { table: self, length: length.0 }),
@@ -127,14 +130,16 @@ impl io::Write for Length {
 /// [`Error::Decode`], and [`Error::CopyRequired`] for compressed buffers. Buffers that are not aligned for their type,
 /// which this crate never writes, are copied if `may_copy`, and [`Error::CopyRequired`] else.
 pub fn read(file: &IpcFile, may_copy: bool) -> Result<Table> {
-    if let Some(column) = file.verify()?.misaligned.filter(|_| !may_copy) {
+    let misaligned = file.verify()?.misaligned;
+    if let Some(column) = misaligned.as_ref().filter(|_| !may_copy) {
         return Err(Error::CopyRequired { place: format!("column {column:?}"), reason: "it is not aligned".into() });
     }
     let buffer = buffer_over(file.payload());
     let failed = |place: &Place, error: ArrowError| malformed(&*place.name, "valid Arrow data", error.to_string());
     let block = |place: &Place| {
         let start = place.block.offset() as usize;
-        buffer.slice_with_length(start, place.body.end - start)
+        let message = buffer.slice_with_length(start, place.body.end - start);
+        if misaligned.is_some() { realigned(&message, place.body.start - start) } else { message }
     };
     let mut decoder = FileDecoder::new(file.schema().clone(), file.version()).with_require_alignment(!may_copy);
     for place in file.dictionaries() {
@@ -145,6 +150,15 @@ pub fn read(file: &IpcFile, may_copy: bool) -> Result<Table> {
         batch.ok_or_else(|| malformed(&*place.name, "a record batch", "none"))
     });
     Ok(Table { schema: file.schema().clone(), batches: batches.collect::<Result<_>>()? })
+}
+
+/// A copy of a message whose body starts at a multiple of 64, as in a payload of this crate. What is not aligned in
+/// its body the decoder copies once more.
+fn realigned(message: &Buffer, body: usize) -> Buffer {
+    let pad = padded(body) - body;
+    let mut copy = MutableBuffer::from_len_zeroed(pad);
+    copy.extend_from_slice(message);
+    Buffer::from(copy).slice(pad)
 }
 
 /// An Arrow buffer that is the payload's memory and keeps it alive.
@@ -169,6 +183,17 @@ fn batch_of(schema: &SchemaRef, field: &Field, array: ArrayRef) -> Result<Record
         _ => vec![array],
     };
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|error| refused("columns as the schema says", error.to_string()))
+}
+
+/// Refuses a batch that could not be read back, because the one schema of its file is not its own.
+fn conforms(batch: &RecordBatch, schema: &SchemaRef) -> Result<()> {
+    if Arc::ptr_eq(schema, batch.schema_ref()) {
+        return Ok(());
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)
+        .map(drop)
         .map_err(|error| refused("columns as the schema says", error.to_string()))
 }
 

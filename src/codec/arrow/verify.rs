@@ -27,7 +27,7 @@ impl IpcFile {
         let mut verified = Verified::default();
         let mut values = HashMap::new();
         for field in self.schema().fields() {
-            dictionary_values(field, &mut values);
+            dictionary_values(field, &mut values)?;
         }
         let mut lengths: HashMap<i64, usize> = HashMap::new();
         for place in self.dictionaries() {
@@ -42,14 +42,17 @@ impl IpcFile {
                 return Err(malformed(&*place.name, "one dictionary an id", format!("a second one for id {id}")));
             }
             let length = self.columns(place, &batch, &lengths, std::slice::from_ref(field), &mut verified)?;
-            *lengths.entry(id).or_default() += length;
+            let known = lengths.entry(id).or_default();
+            *known = together(place, *known, length)?;
         }
         let fields: Vec<&Field> = self.schema().fields().iter().map(AsRef::as_ref).collect();
+        let mut rows = 0;
         for place in self.batches() {
             let (batch, None) = batch_of(place, self.message(place)?)? else {
                 return Err(malformed(&*place.name, "a record batch", "a dictionary batch"));
             };
-            self.columns(place, &batch, &lengths, &fields, &mut verified)?;
+            let length = self.columns(place, &batch, &lengths, &fields, &mut verified)?;
+            rows = together(place, rows, length)?;
         }
         Ok(verified)
     }
@@ -90,16 +93,30 @@ impl IpcFile {
     }
 }
 
+/// The length with that of the message at `place` added. Columns without buffers may state any length, so that sums
+/// of lengths could overflow.
+fn together(place: &Place, length: usize, more: usize) -> Result<usize> {
+    let sum = length.checked_add(more).filter(|sum| i64::try_from(*sum).is_ok());
+    sum.ok_or_else(|| malformed(&*place.name, "lengths that 63 bits can count", format!("{length} and {more} more")))
+}
+
 /// Collects, for each dictionary id below `field`, a field of its values' type.
-fn dictionary_values(field: &Field, values: &mut HashMap<i64, Field>) {
+fn dictionary_values(field: &Field, values: &mut HashMap<i64, Field>) -> Result<()> {
     match field.data_type() {
         DataType::Dictionary(_, value) => {
             let values_field = Field::new(field.name(), value.as_ref().clone(), true);
-            dictionary_values(&values_field, values);
+            dictionary_values(&values_field, values)?;
             #[expect(deprecated, reason = "the file's ids are what its dictionary batches name")]
             if let Some(id) = field.dict_id() {
-                values.insert(id, values_field);
+                // The decoder takes the values' type from one of the columns, and must take the one checked here.
+                let other = values.insert(id, values_field).filter(|other| other.data_type() != value.as_ref());
+                if let Some(other) = other {
+                    let expected =
+                        format!("values of {} in dictionary {id}, as column {:?} has", other.data_type(), other.name());
+                    return Err(malformed(format!("column {:?}", field.name()), expected, value.to_string()));
+                }
             }
+            Ok(())
         }
         DataType::List(item)
         | DataType::LargeList(item)
@@ -108,9 +125,9 @@ fn dictionary_values(field: &Field, values: &mut HashMap<i64, Field>) {
         | DataType::FixedSizeList(item, _)
         | DataType::Map(item, _)
         | DataType::RunEndEncoded(_, item) => dictionary_values(item, values),
-        DataType::Struct(fields) => fields.iter().for_each(|field| dictionary_values(field, values)),
-        DataType::Union(fields, _) => fields.iter().for_each(|(_, field)| dictionary_values(field, values)),
-        _ => {}
+        DataType::Struct(fields) => fields.iter().try_for_each(|field| dictionary_values(field, values)),
+        DataType::Union(fields, _) => fields.iter().try_for_each(|(_, field)| dictionary_values(field, values)),
+        _ => Ok(()),
     }
 }
 
@@ -211,7 +228,7 @@ where
         Ok(())
     }
 
-    /// The next buffer: inside the body, of at least `needed` bytes where that is known.
+    /// The next buffer: inside the body, of at least `needed` bytes where that is known, and of whole values.
     fn buffer(&mut self, field: &Field, needed: Option<usize>, align: usize) -> Result<&'a [u8]> {
         let buffer = self.buffers.next().ok_or_else(|| self.error(field, "a buffer", "none"))?;
         let range = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
@@ -222,6 +239,9 @@ where
         };
         if let Some(needed) = needed.filter(|needed| bytes.len() < *needed) {
             return Err(self.error(field, format!("a buffer of at least {needed} bytes"), bytes.len().to_string()));
+        }
+        if bytes.len() % align != 0 {
+            return Err(self.error(field, format!("a buffer of a multiple of {align} bytes"), bytes.len().to_string()));
         }
         if !bytes.is_empty() && bytes.as_ptr().addr() % align != 0 && self.misaligned.is_none() {
             self.misaligned = Some(self.path.join("."));
@@ -346,6 +366,11 @@ where
             UnionMode::Dense => Some(self.fixed(field, length, 4, 4)?),
             UnionMode::Sparse => None,
         };
+        // The decoder cannot read these from elsewhere than an aligned place, not even by copying them.
+        let place = offsets.map_or(0, |offsets| offsets.as_ptr().addr() - self.body.as_ptr().addr());
+        if place % 4 != 0 {
+            return Err(self.error(field, "offsets at a multiple of 4", place.to_string()));
+        }
         // Length of the child that each type id names.
         let mut lengths = [None; 128];
         for (id, child) in fields.iter() {
