@@ -20,7 +20,7 @@ $(VENV)/demo-packages: pyproject.toml $(VENV)/made
 
 $(VENV)/test-packages: pyproject.toml $(VENV)/demo-packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --group test
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/pandas2 'pandas<3'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/pandas2 'pandas<3' pytz tzdata
 	touch $@
 
 # The extension, built for release and importable from $(VENV).

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import compare, print_machine
 
 import framecache
+from common import compare, print_machine
 
 MIB = 2**20
 

@@ -11,9 +11,9 @@ import sys
 
 import numpy as np
 from cachekit.serializers.wrapper import SerializationWrapper as CachekitWrapper
-from common import compare, print_machine
 
 import framecache
+from common import compare, print_machine
 
 METADATA = {"format": "msgpack", "encoding": "utf-8", "compressed": True, "original_type": "msgpack"}
 wrap, unwrap = framecache.SerializationWrapper.wrap, framecache.SerializationWrapper.unwrap

@@ -136,7 +136,8 @@ def _same(before: Any, after: Any) -> bool:
 def _to_pandas(table: pa.Table, stored: dict[str, Any], views: bool) -> pd.DataFrame:
     frame = table.to_pandas(split_blocks=views, integer_object_nulls=True)
     for position, null in stored.get("objects", ()):
-        frame.isetitem(position, _as_objects(frame.iloc[:, position], null))
+        objects = _as_objects(frame.iloc[:, position], null)
+        frame.isetitem(position, pd.Series(objects, index=frame.index, dtype=object))
     if levels := stored.get("index_objects"):
         frame.index = _index_of_objects(frame.index, levels)
     if stored.get("label_objects"):
@@ -146,20 +147,16 @@ def _to_pandas(table: pa.Table, stored: dict[str, Any], views: bool) -> pd.DataF
     return frame
 
 
-def _as_objects(values: Any, null: str) -> Any:
-    objects = values.astype(object)
-    nulls = objects.isna()
-    if nulls.any():
-        objects = objects.where(~nulls, np.array(_NULLS[null], dtype=object)) if null == "None" else objects
-        objects[nulls] = _NULLS[null]
+def _as_objects(values: pd.Series | pd.Index, null: str) -> np.ndarray[Any, Any]:
+    objects = np.array(values.astype(object), dtype=object)
+    objects[np.asarray(values.isna())] = _NULLS[null]
     return objects
 
 
 def _index_of_objects(index: pd.Index, levels: list[list[Any]]) -> pd.Index:
     arrays = [index.get_level_values(level) for level in range(index.nlevels)]
     for level, null in levels:
-        objects = _as_objects(arrays[level].to_series().reset_index(drop=True), null)
-        arrays[level] = pd.Index(objects.to_numpy(), dtype=object, name=arrays[level].name)
+        arrays[level] = pd.Index(_as_objects(arrays[level], null), dtype=object, name=arrays[level].name)
     return arrays[0] if len(arrays) == 1 else pd.MultiIndex.from_arrays(arrays, names=index.names)
 
 
