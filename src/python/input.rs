@@ -48,13 +48,10 @@ impl<'a, 'py> Input<'a, 'py> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.stable().map_or_else(|| self.exported_len(), <[u8]>::len)
-    }
-
-    fn exported_len(&self) -> usize {
         match self {
+            Self::Bytes(bytes) => bytes.as_bytes().len(),
+            Self::Frame(frame) => frame.len(),
             Self::Foreign(exported) => exported.len(),
-            _ => 0,
         }
     }
 
@@ -77,20 +74,16 @@ impl<'a, 'py> Input<'a, 'py> {
     /// # Safety
     /// `target` has that much room, and no other thread reads or writes there.
     pub(super) unsafe fn copy_to(&self, py: Python<'_>, target: NonNull<u8>) {
-        match self.stable() {
-            Some(bytes) => {
-                let target = Target(target);
-                // SAFETY: the caller's guarantee; the source does not change.
-                let copy = || unsafe { target.fill(bytes) };
-                if bytes.len() >= super::DETACH_ABOVE { py.detach(copy) } else { copy() }
-            }
-            None => {
-                if let Self::Foreign(exported) = self {
-                    // SAFETY: the caller's guarantee.
-                    unsafe { exported.copy_to(0, exported.len(), target) };
-                }
-            }
-        }
+        let bytes = match self {
+            Self::Bytes(bytes) => bytes.as_bytes(),
+            Self::Frame(frame) => frame,
+            // SAFETY: the caller's guarantee.
+            Self::Foreign(exported) => return unsafe { exported.copy_to(0, exported.len(), target) },
+        };
+        let target = Target(target);
+        // SAFETY: the caller's guarantee; the source does not change.
+        let copy = || unsafe { target.fill(bytes) };
+        if bytes.len() >= super::DETACH_ABOVE { py.detach(copy) } else { copy() }
     }
 }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::error::guard;
-use super::input::{Input, View};
+use super::input::{Exported, Input, View};
 use super::metadata::{self, Parsed};
 use crate::buffer::{AlignedBuf, pool};
 use crate::error::{Error, Result};
@@ -118,34 +118,38 @@ fn unwrap_with<'py>(
         return unwrap_legacy(py, text.to_str()?.as_bytes());
     }
     let input = Input::from(object)?;
-    let (parsed, start) = match (input.stable(), &input) {
-        (Some(bytes), _) if !frame::is_frame(bytes) => return unwrap_legacy(py, bytes),
-        (Some(bytes), _) => {
-            let json = frame::locate_header(bytes)?;
-            (parse(py, &bytes[json.clone()])?, json.end)
+    let copy;
+    let bytes = match &input {
+        Input::Bytes(bytes) => bytes.as_bytes(),
+        Input::Frame(frame) => frame,
+        Input::Foreign(exported) => {
+            copy = head_of(exported)?;
+            copy.as_slice()
         }
-        (None, Input::Foreign(exported)) => {
-            // The memory may change while it is read: what is parsed is a copy.
-            let mut copy = AlignedBuf::default();
-            exported.append_to(&mut copy, 0, PREFIX)?;
-            if !frame::is_frame(copy.as_slice()) {
-                exported.append_to(&mut copy, PREFIX, usize::MAX)?;
-                return unwrap_legacy(py, copy.as_slice());
-            }
-            let length = header_len(copy.as_slice());
-            exported.append_to(&mut copy, PREFIX, length)?;
-            let json = frame::locate_header(copy.as_slice())?;
-            (parse(py, &copy.as_slice()[json.clone()])?, json.end)
-        }
-        (None, _) => return Err(Error::frame(0, "bytes", "none").into()),
     };
-    Ok((View::memoryview(py, input, start)?.into_any(), parsed))
+    if !frame::is_frame(bytes) {
+        return unwrap_legacy(py, bytes);
+    }
+    let json = frame::locate_header(bytes)?;
+    let parsed = parse(py, &bytes[json.clone()])?;
+    Ok((View::memoryview(py, input, json.end)?.into_any(), parsed))
 }
 
-/// How much of an exporter to copy for its header: what the prefix says, within bounds that `locate_header` checks.
-fn header_len(prefix: &[u8]) -> usize {
-    let length = prefix.get(3..PREFIX).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-    (length as usize).min(MAX_HEADER)
+/// A copy of what is to be parsed, since the exporter's memory may change meanwhile: prefix and header of a frame, all
+/// of anything else.
+fn head_of(exported: &Exported) -> Result<AlignedBuf> {
+    let mut head = AlignedBuf::default();
+    exported.append_to(&mut head, 0, PREFIX)?;
+    let prefix = head.as_slice();
+    // A header of more than MAX_HEADER is an error that its length alone shows.
+    let rest = if frame::is_frame(prefix) { stated_length(prefix).min(MAX_HEADER) } else { usize::MAX };
+    exported.append_to(&mut head, PREFIX, rest)?;
+    Ok(head)
+}
+
+/// The header's length as a frame's prefix has it; 0 for a prefix that is cut short.
+fn stated_length(prefix: &[u8]) -> usize {
+    prefix.get(3..PREFIX).and_then(|length| length.try_into().ok()).map_or(0, u32::from_be_bytes) as usize
 }
 
 fn unwrap_legacy<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Bound<'py, PyAny>, Parsed<'py>)> {
