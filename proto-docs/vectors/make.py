@@ -327,6 +327,7 @@ def malformed() -> list[dict[str, Any]]:
         ("serializer-number", '{"data": "YWJj", "serializer": 1}', 31, "a serializer that is not a string"),
         ("data-number", '{"data": 1, "serializer": "a"}', 9, "a payload that is not a string"),
         ("metadata-array", '{"data": "YWJj", "metadata": [], "serializer": "a"}', 0, "metadata that is not an object"),
+        ("second-data", '{"data": "YWJj", "data": "YWJj", "serializer": "a"}', 22, "two payloads"),
         ("base64-unpadded", base64_of("YQ"), 0, "base64 without padding"),
         ("base64-short-padding", base64_of("YQ="), 0, "base64 with too little padding"),
         ("base64-three-pads", base64_of("Y==="), 0, "base64 with too much padding"),

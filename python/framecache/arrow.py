@@ -118,42 +118,26 @@ def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero
         frame = pl.DataFrame(table)
         return frame if kind == "polars.DataFrame" else frame.to_series()
     if kind in ("pyarrow.Table", "pyarrow.RecordBatch"):
-        table = _read(payload, require_zero_copy)
-        return table if kind == "pyarrow.Table" else _single_batch(table)
+        return _open(verify_arrow(payload, require_zero_copy=require_zero_copy), whole=kind == "pyarrow.Table")
     if kind in ("pandas.DataFrame", "pandas.Series"):
         from framecache import _pandas
 
-        verified = _verified(payload, require_zero_copy)
+        verified = verify_arrow(payload, require_zero_copy=require_zero_copy)
         return _pandas.from_arrow(_open(verified), verified, stored, views=views, require_zero_copy=require_zero_copy)
     raise DecodeError(f"cannot decode arrow payload: expected a known type, found {kind!r}")
 
 
-def _read(payload: Frame, require_zero_copy: bool) -> pa.Table:
-    return _open(_verified(payload, require_zero_copy))
-
-
-def _verified(payload: Frame, require_zero_copy: bool) -> Frame:
-    return verify_arrow(payload, require_zero_copy=require_zero_copy)
-
-
-def _open(payload: Frame) -> pa.Table:
-    """Return a verified payload as a table over its memory; a foreign one is validated in full."""
+def _open(payload: Frame, whole: bool = True) -> pa.Table | pa.RecordBatch:
+    """Return a verified payload as a table, or as its one batch; a foreign one is validated in full."""
     import pyarrow as pa
 
     try:
-        table = pa.ipc.open_file(pa.py_buffer(payload)).read_all()
-        table.validate(full=not payload.is_trusted)
+        reader = pa.ipc.open_file(pa.py_buffer(payload))
+        if not whole and reader.num_record_batches != 1:
+            found = reader.num_record_batches
+            raise DecodeError(f"cannot decode arrow payload: expected one record batch, found {found}")
+        opened = reader.read_all() if whole else reader.get_batch(0)
+        opened.validate(full=not payload.is_trusted)
     except pa.ArrowException as error:
         raise DecodeError(f"cannot decode arrow payload: expected valid Arrow data, found {error}") from error
-    return table
-
-
-def _single_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.to_batches()
-    if len(batches) > 1:
-        raise DecodeError(f"cannot decode arrow payload: expected one record batch, found {len(batches)}")
-    if batches:
-        return batches[0]
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_pylist([], schema=table.schema)
+    return opened

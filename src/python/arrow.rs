@@ -17,7 +17,7 @@ use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyDict, PyTuple};
+use pyo3::types::{PyCapsule, PyDict};
 use std::ffi::CStr;
 
 const STREAM: &CStr = c"arrow_array_stream";
@@ -41,15 +41,21 @@ impl Source {
     }
 }
 
-/// Takes over what `value`'s `__arrow_c_stream__` or `__arrow_c_array__` gives.
+/// Takes over what `value`'s `__arrow_c_array__` or `__arrow_c_stream__` gives. Of a producer with both, which is one
+/// batch, the array is taken: its stream may leave out a batch without rows.
 pub(super) fn table_from(value: &Bound<'_, PyAny>) -> PyResult<Source> {
     let py = value.py();
-    if let Some(method) = value.getattr_opt(intern!(py, "__arrow_c_stream__"))? {
-        let capsule = method.call0()?.cast_into::<PyCapsule>()?;
-        // SAFETY: the capsule's name says what it points to; taking it leaves an empty stream there.
-        return Ok(Source::Stream(unsafe { take(&capsule, STREAM, FFI_ArrowArrayStream::empty())? }));
+    if let Some(method) = value.getattr_opt(intern!(py, "__arrow_c_array__"))? {
+        let (schema, array) = method.call0()?.extract::<(Bound<'_, PyCapsule>, Bound<'_, PyCapsule>)>()?;
+        // SAFETY: a capsule's name says what it points to; taking it leaves a released struct there.
+        return unsafe {
+            Ok(Source::Array(
+                take(&schema, SCHEMA, FFI_ArrowSchema::empty())?,
+                take(&array, ARRAY, FFI_ArrowArray::empty())?,
+            ))
+        };
     }
-    let Some(method) = value.getattr_opt(intern!(py, "__arrow_c_array__"))? else {
+    let Some(method) = value.getattr_opt(intern!(py, "__arrow_c_stream__"))? else {
         return Err(Error::Encode {
             place: "value".into(),
             expected: "an object with __arrow_c_stream__ or __arrow_c_array__".into(),
@@ -57,15 +63,9 @@ pub(super) fn table_from(value: &Bound<'_, PyAny>) -> PyResult<Source> {
         }
         .into());
     };
-    let pair = method.call0()?.cast_into::<PyTuple>()?;
-    let (schema, array) = (pair.get_item(0)?.cast_into::<PyCapsule>()?, pair.get_item(1)?.cast_into::<PyCapsule>()?);
+    let capsule = method.call0()?.cast_into::<PyCapsule>()?;
     // SAFETY: as above.
-    unsafe {
-        Ok(Source::Array(
-            take(&schema, SCHEMA, FFI_ArrowSchema::empty())?,
-            take(&array, ARRAY, FFI_ArrowArray::empty())?,
-        ))
-    }
+    Ok(Source::Stream(unsafe { take(&capsule, STREAM, FFI_ArrowArrayStream::empty())? }))
 }
 
 /// Moves the struct out of a capsule, leaving `empty` (released) in its place.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,14 +41,15 @@ def run(code: str, *, env: Mapping[str, str] | None = None, user: int | None = N
     """Run `code` in a new interpreter and return what it prints; fail the test if it does not end with 0.
 
     Args:
-        code: The program.
+        code: The program, which may be indented.
         env: Variables besides those of this process.
         user: A user that the child becomes before it runs `code`, if this process is root's.
     """
+    code = textwrap.dedent(code)
     if user is not None and os.geteuid() == 0:
         code = _BECOME.format(user=user) + code
     child = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-X", "faulthandler", "-c", code],
         env={**os.environ, **(env or {})},
         cwd="/",
         capture_output=True,
