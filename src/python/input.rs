@@ -11,9 +11,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::ffi::c_int;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A bytes-like argument.
 pub(super) enum Input<'a, 'py> {
@@ -58,7 +59,7 @@ impl<'a, 'py> Input<'a, 'py> {
     /// A frame over the same memory where that cannot change, else over a copy of it.
     pub(super) fn to_frame(&self) -> Result<FrameBuf> {
         match self {
-            Self::Bytes(bytes) => Ok(FrameBuf::new(Arc::new(ExactBytes((*bytes).clone().unbind())), Origin::Foreign)),
+            Self::Bytes(bytes) => Ok(FrameBuf::new(Arc::new(ExactBytes::new(bytes)), Origin::Foreign)),
             Self::Frame(frame) => Ok((*frame).clone()),
             Self::Foreign(exported) => {
                 let mut buffer = AlignedBuf::with_capacity(exported.len())?;
@@ -105,10 +106,62 @@ impl Target {
 }
 
 /// An exact `bytes` object as a frame's memory.
-struct ExactBytes(Py<PyBytes>);
+struct ExactBytes(ManuallyDrop<Py<PyBytes>>);
 
-// SAFETY: a bytes object does not move and does not change; this one lives as long as the reference. Dropped without
-// the GIL, PyO3 keeps the reference until a thread holds it.
+impl ExactBytes {
+    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+        release_pending(bytes.py());
+        Self(ManuallyDrop::new(bytes.clone().unbind()))
+    }
+}
+
+/// References dropped by threads without the GIL, a stack; released by the next thread that makes an [`ExactBytes`].
+///
+/// PyO3 has such a list too, under a lock that it holds while it allocates: with `tracemalloc` on, allocating takes the
+/// GIL, whose holder may be waiting for that lock.
+static PENDING: AtomicPtr<Pending> = AtomicPtr::new(std::ptr::null_mut());
+
+struct Pending {
+    bytes: Py<PyBytes>,
+    next: *mut Pending,
+}
+
+fn release_pending(_: Python<'_>) {
+    let mut next = PENDING.load(Ordering::Relaxed);
+    if !next.is_null() {
+        next = PENDING.swap(std::ptr::null_mut(), Ordering::Acquire);
+    }
+    while !next.is_null() {
+        // SAFETY: made by `drop` below from a box; the swap made this thread the stack's only owner.
+        let pending = *unsafe { Box::from_raw(next) };
+        next = pending.next;
+        drop(pending.bytes);
+    }
+}
+
+impl Drop for ExactBytes {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here.
+        let bytes = unsafe { ManuallyDrop::take(&mut self.0) };
+        // SAFETY: no precondition.
+        if unsafe { ffi::PyGILState_Check() } == 1 {
+            return drop(bytes);
+        }
+        let pending = Box::into_raw(Box::new(Pending { bytes, next: PENDING.load(Ordering::Relaxed) }));
+        loop {
+            // SAFETY: not shared until the exchange succeeds.
+            let next = unsafe { (*pending).next };
+            match PENDING.compare_exchange_weak(next, pending, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                // SAFETY: as above.
+                Err(current) => unsafe { (*pending).next = current },
+            }
+        }
+    }
+}
+
+// SAFETY: a bytes object does not move and does not change; this one lives as long as the reference, which is given
+// back by a thread that holds the GIL.
 unsafe impl FrameMemory for ExactBytes {
     fn bytes(&self) -> &[u8] {
         // SAFETY: reading a bytes object's size and address needs no GIL: neither changes while it lives.

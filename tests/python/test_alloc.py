@@ -48,6 +48,31 @@ def test_tracemalloc_sees_a_rust_buffer_of_64_mib_appear_and_go():
     assert run(code) == "True True\n"
 
 
+def test_bytes_let_go_by_a_thread_without_the_gil_are_released_by_the_next_frame():
+    code = """
+    import sys, threading, framecache, framecache.arrow, pyarrow as pa
+    frame = framecache.arrow.encode(pa.table({"n": [1, 2, 3]}))
+    payload = bytearray(framecache.SerializationWrapper.unwrap(frame)[0])
+    payload[-3:] = b"???"  # its reader fails, and drops it, while it is without the GIL
+    copies = [bytes(payload) for _ in range(64)]
+    damaged = next(copy for copy in copies if framecache.Frame(copy).address % 64 == 0)  # used where it is
+    references = sys.getrefcount(damaged)
+    def read():
+        for _ in range(200):
+            try:
+                framecache.ArrowTable(damaged)
+            except framecache.DecodeError:
+                pass
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    framecache.Frame(b"")
+    print(sys.getrefcount(damaged) - references)
+    """
+    for env in ({}, {"PYTHONTRACEMALLOC": "1"}, {"PYTHONMALLOC": "debug"}):
+        assert run(code, env=env) == "0\n"
+
+
 def test_a_forked_child_uses_the_pool_while_threads_of_the_parent_allocate():
     code = """
     import os, threading, framecache
