@@ -19,7 +19,7 @@ pub enum Error {
     /// Bytes that are not a frame, or a frame whose header says something impossible.
     #[error("not a valid frame: at offset {offset}, expected {expected}, found {found}")]
     Frame {
-        /// Bytes from the start of the frame (for a header's content: from the start of the header's JSON).
+        /// Bytes from the start of the frame.
         offset: usize,
         /// What a reader accepts there.
         expected: Text,

@@ -26,8 +26,9 @@ _VALUES = "values"
 def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
     """Return `value` as a table, and `described` with what the table lacks."""
     if isinstance(value, pd.Series):
-        if value.name is not None and type(value.name) not in (str, int, float, bool):
-            raise _refused("name of the Series", "None, a str or a number", type(value.name).__name__)
+        name = value.name
+        if not (name is None or type(name) in (str, float, bool) or (type(name) is int and abs(name) < 2**63)):
+            raise _refused("name of the Series", "None, a str or a number of at most 64 bits", f"{name!r:.100}")
         described["name"] = value.name
         value = value.to_frame(_VALUES)
     described |= _unsaid(value)

@@ -124,7 +124,7 @@ def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero
 
         verified = verify_arrow(payload, require_zero_copy=require_zero_copy)
         return _pandas.from_arrow(_open(verified), verified, stored, views=views, require_zero_copy=require_zero_copy)
-    raise DecodeError(f"cannot decode arrow payload: expected a known type, found {kind!r}")
+    raise DecodeError(f"cannot decode arrow payload: expected a type that framecache wrote (m.py.type), found {kind!r}")
 
 
 def _open(payload: Frame, whole: bool = True) -> pa.Table | pa.RecordBatch:

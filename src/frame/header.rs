@@ -128,7 +128,12 @@ impl<'de> Visitor<'de> for HeaderVisitor {
             match &*name {
                 "s" => header.codec = entries.next_value()?,
                 "v" => header.version = entries.next_value()?,
-                "m" => entries.next_value_seed(Fields(&mut header))?,
+                "m" => {
+                    // The last one counts, as a whole.
+                    let (codec, version) = (std::mem::take(&mut header.codec), std::mem::take(&mut header.version));
+                    header = Header { codec, version, ..Header::default() };
+                    entries.next_value_seed(Fields(&mut header))?;
+                }
                 _ => {
                     let Skipped = entries.next_value()?;
                 }
@@ -222,6 +227,8 @@ mod tests {
         let json = br#"{"x": [1, {"y": null}], "s": "a", "m": {"z": 1.5, "key": "1", "key": "2"}, "s": "raw"}"#;
         let header = Header::parse(json).expect("valid");
         assert_eq!(header, Header { key: Some("2".into()), ..Header::new("raw") });
+        let twice = br#"{"s": "raw", "m": {"key": "k", "length": 1}, "m": {}}"#;
+        assert_eq!(Header::parse(twice).expect("valid"), Header::new("raw"));
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use crate::error::Error;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// Appends `text` as a JSON string: non-ASCII as it is, as Python's `json.dumps(ensure_ascii=False)` writes it.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
@@ -45,6 +46,15 @@ pub fn parse_json<'j, S: DeserializeSeed<'j>>(json: &'j [u8], base: usize, seed:
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| Error::frame(base + offset_of(json, &error), "a JSON object", message_of(&error)))
+}
+
+/// Checks that readers will take `json`, which starts at offset `base` of the frame: that it is JSON, nested at most
+/// [`MAX_DEPTH`] deep, with numbers in the range of a double.
+///
+/// # Errors
+/// [`Error::Frame`].
+pub fn check_json(json: &[u8], base: usize) -> Result<(), Error> {
+    parse_json(json, base, PhantomData::<Skipped>).map(|Skipped| ())
 }
 
 /// A JSON string, borrowed from the text where it has no escapes. (`Cow` itself is always copied.)

@@ -69,10 +69,13 @@ impl Legacy<'_> {
 /// # Ok::<(), framecache::Error>(())
 /// ```
 pub fn parse_legacy(json: &[u8]) -> Result<Legacy<'_>> {
-    let legacy: Legacy<'_> = serde_json::from_slice(json).map_err(|error| {
-        let expected = "a frame (b\"CK\") or a legacy JSON envelope";
-        Error::frame(offset_of(json, &error), expected, message_of(&error))
-    })?;
+    let expected = "a frame (b\"CK\") or a legacy JSON envelope";
+    // serde would take an array of the fields as well.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::frame(0, expected, "a JSON array"));
+    }
+    let legacy: Legacy<'_> = serde_json::from_slice(json)
+        .map_err(|error| Error::frame(offset_of(json, &error), expected, message_of(&error)))?;
     if legacy.serializer.is_empty() {
         return Err(Error::frame(0, "a serializer name in field \"serializer\"", "none"));
     }
@@ -103,6 +106,7 @@ mod tests {
         for json in [
             b"".as_slice(),
             b"[]",
+            br#" ["YWJj", {}, "default"]"#,
             b"not json",
             b"{}",
             br#"{"data": "YQ=="}"#,

@@ -11,7 +11,7 @@ mod legacy;
 
 pub use flat::{Scalar, read_flat};
 pub use header::Header;
-pub use json::{Text, parse_json, write_string};
+pub use json::{Text, check_json, parse_json, write_string};
 pub use legacy::{Legacy, parse_legacy};
 
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};

@@ -297,7 +297,8 @@ impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        self.state.exact &= value.abs() < 9_223_372_036_854_775_808.0;
+        // So may a negative zero have been an integer.
+        self.state.exact &= value.abs() < 9_223_372_036_854_775_808.0 && (value != 0.0 || value.is_sign_positive());
         value.into_pyobject(self.state.py).map(Bound::into_any).map_err(E::custom)
     }
 
@@ -353,11 +354,12 @@ fn text<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
     known.clone()
 }
 
-/// Appends `metadata` as JSON, exactly as `json.dumps(metadata, ensure_ascii=False)` writes it.
+/// Appends `metadata` as JSON, exactly as `json.dumps(metadata, ensure_ascii=False)` writes it; returns whether it is
+/// flat. What is not flat may be nested too deep for readers, or have numbers they cannot hold: the caller checks.
 ///
 /// # Errors
 /// `EncodeError` for what JSON cannot hold.
-pub(super) fn write_object(out: &mut Vec<u8>, metadata: &Bound<'_, PyDict>) -> PyResult<()> {
+pub(super) fn write_object(out: &mut Vec<u8>, metadata: &Bound<'_, PyDict>) -> PyResult<bool> {
     let start = out.len();
     out.push(b'{');
     let mut separator: &[u8] = b"";
@@ -373,7 +375,7 @@ pub(super) fn write_object(out: &mut Vec<u8>, metadata: &Bound<'_, PyDict>) -> P
         }
     }
     out.push(b'}');
-    Ok(())
+    Ok(true)
 }
 
 /// `metadata` as the object that [`write_object`] would write.
@@ -386,7 +388,7 @@ pub(super) fn to_json_object(metadata: &Bound<'_, PyDict>) -> PyResult<serde_jso
     serde_json::from_slice(&json).map_err(|error| unwritable(error.to_string()).into())
 }
 
-fn unwritable(found: String) -> Error {
+pub(super) fn unwritable(found: String) -> Error {
     Error::Encode { place: "metadata".into(), expected: "a dict that JSON can hold".into(), found }
 }
 
@@ -407,7 +409,7 @@ fn write_scalar(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
-fn write_by_json(out: &mut Vec<u8>, start: usize, metadata: &Bound<'_, PyDict>) -> PyResult<()> {
+fn write_by_json(out: &mut Vec<u8>, start: usize, metadata: &Bound<'_, PyDict>) -> PyResult<bool> {
     let py = metadata.py();
     let options = PyDict::new(py);
     options.set_item("ensure_ascii", false)?;
@@ -419,5 +421,5 @@ fn write_by_json(out: &mut Vec<u8>, start: usize, metadata: &Bound<'_, PyDict>) 
     })?;
     out.truncate(start);
     out.extend_from_slice(text.cast::<PyString>()?.to_str()?.as_bytes());
-    Ok(())
+    Ok(false)
 }

@@ -93,10 +93,13 @@ fn header(metadata: &Bound<'_, PyDict>, serializer_name: &str, version: &str) ->
     json.extend_from_slice(b"{\"s\": ");
     frame::write_string(&mut json, serializer_name);
     json.extend_from_slice(b", \"m\": ");
-    metadata::write_object(&mut json, metadata)?;
+    let flat = metadata::write_object(&mut json, metadata)?;
     json.extend_from_slice(b", \"v\": ");
     frame::write_string(&mut json, version);
     json.push(b'}');
+    if !flat {
+        frame::check_json(&json, PREFIX).map_err(|error| metadata::unwritable(error.to_string()))?;
+    }
     Ok(json)
 }
 

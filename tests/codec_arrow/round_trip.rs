@@ -1,6 +1,6 @@
 //! What was written is what is read, by value, and lies in the frame.
 
-use crate::support::{batch_of, through_a_frame};
+use crate::support::{batch_of, table_of, through_a_frame};
 use arrow_array::builder::{
     FixedSizeBinaryBuilder, Int32Builder, LargeListBuilder, ListBuilder, ListViewBuilder, MapBuilder,
     PrimitiveRunBuilder, StringBuilder, StringDictionaryBuilder, UnionBuilder,
@@ -10,6 +10,7 @@ use arrow_array::types::*;
 use arrow_array::*;
 use arrow_buffer::{IntervalDayTime, IntervalMonthDayNano, NullBuffer, i256};
 use arrow_schema::{DataType, Field, Schema};
+use framecache::Error;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -236,6 +237,21 @@ fn dictionaries_that_differ_between_batches_merge() {
     let values = column.downcast_dict::<StringArray>().unwrap();
     let values: Vec<_> = (0..6).map(|row| column.is_valid(row).then(|| values.value(row))).collect();
     assert_eq!(values, [Some("a"), Some("b"), None, Some("x"), Some("a"), Some("y")]);
+}
+
+#[test]
+fn dictionaries_that_together_outgrow_their_keys_are_refused() {
+    let batches: Vec<_> = (0..2)
+        .map(|batch| {
+            let values = StringArray::from_iter_values((0..100).map(|value| format!("{value} of {batch}")));
+            let keys = Int8Array::from_iter_values(0..100);
+            batch_of(vec![("column", Arc::new(DictionaryArray::new(keys, Arc::new(values))))])
+        })
+        .collect();
+    match table_of(batches).into_payload() {
+        Err(Error::Encode { expected, .. }) => assert_eq!(expected, "dictionaries that can be merged"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -188,7 +188,7 @@ def test_categories_of_polars_chunks_stay_what_they_are(cache):
     cache.set("frame", frame)
     found = cache.get("frame")
     assert_same_polars(found, frame)
-    assert found["e"].cat.get_categories().to_list() == ["low", "unused", "high"]
+    assert found["e"].dtype.categories.to_list() == ["low", "unused", "high"]
     assert found.sort("e", nulls_last=True)["e"].to_list() == ["low", "low", "high", None]
 
 
@@ -393,8 +393,8 @@ def test_nanoarrow_reads_an_arrow_table_where_it_lies(stored):
 
 def test_duckdb_reads_an_arrow_table(stored):
     duckdb = library("duckdb")
-    total, longest, count = duckdb.sql("select sum(number), max(length(text)), count(distinct text) from stored").fetchone()
-    assert (total, longest, count) == (sum(range(ROWS)), 38, ROWS)
+    totals = duckdb.sql("select sum(number), max(length(text)), count(distinct text) from stored").fetchall()
+    assert totals == [(sum(range(ROWS)), len(f"a text of more than twelve bytes {ROWS - 1}"), ROWS)]
     assert duckdb.sql("select text from stored where number = 12345").fetchall() == [("a text of more than twelve bytes 12345",)]
 
 
@@ -506,7 +506,7 @@ def test_an_exception_of_a_producer_reaches_the_caller(cache):
 
 
 @pytest.mark.parametrize("returned", [None, 1, "capsule", (), (1, 2)])
-def test_a_producer_of_no_capsules_is_a_type_error(cache, returned):
+def test_what_gives_no_capsules_is_refused(cache, returned):
     class Stray:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             return returned
@@ -516,8 +516,9 @@ def test_a_producer_of_no_capsules_is_a_type_error(cache, returned):
             return returned
 
     for value in (Stray(), StrayArray()):
-        with pytest.raises((TypeError, IndexError)):
+        with pytest.raises((TypeError, ValueError)):
             cache.set("value", value)
+    assert "value" not in cache
 
 
 def test_a_capsule_of_another_name_is_refused(cache):
@@ -532,11 +533,11 @@ def test_a_capsule_of_another_name_is_refused(cache):
     assert "value" not in cache
 
 
-def imported(code: str, **arguments: Any) -> set[str]:
-    """Return what of these modules `code` imports in a new interpreter."""
+def imported(code: str, *, first: str = "") -> set[str]:
+    """Return which of some modules `code` imports in a new interpreter, not counting what `first` imports."""
     watched = ["pyarrow", "pandas", "polars", "numpy", "duckdb", "nanoarrow", "redis", "logging", "json", "asyncio", "dataclasses"]
-    code = f"import sys; before = set(sys.modules)\n{code}\nprint(*sorted((set(sys.modules) - before) & set({watched!r})))"
-    return set(run(code, **arguments).split())
+    start, end = "import sys; before = set(sys.modules)", f"print(*(set(sys.modules) - before) & set({watched!r}))"
+    return set(run("\n".join((first, start, code, end))).split())
 
 
 def test_importing_the_package_imports_nothing_else():
@@ -557,31 +558,32 @@ with framecache.Cache("file://{directory}") as cache:
 
 def test_polars_values_import_neither_pyarrow_nor_pandas(directory):
     library("polars")
+    first = 'import polars; value = polars.DataFrame({"x": ["a"]}); assert value.equals(value.clone())'
     code = f"""
-import framecache, polars
+import framecache
 with framecache.Cache("file://{directory}") as cache:
-    cache.set("value", polars.DataFrame({{"x": ["a"]}}))
-    assert cache.get("value").to_dict(as_series=False) == {{"x": ["a"]}}
+    cache.set("value", value)
+    assert cache.get("value").equals(value)
 """
-    assert not imported(code) & {"pyarrow", "pandas", "duckdb", "nanoarrow", "redis"}
+    assert imported(code, first=first) == set()
 
 
 def test_pyarrow_tables_import_neither_pandas_nor_polars(directory):
     library("pyarrow")
+    first = 'import pyarrow; value = pyarrow.Table.from_batches([pyarrow.record_batch([pyarrow.array([1])], ["x"])])'
     code = f"""
-import framecache, pyarrow
+import framecache
 with framecache.Cache("file://{directory}") as cache:
-    cache.set("value", pyarrow.table({{"x": ["a"]}}))
-    assert cache.get("value").to_pydict() == {{"x": ["a"]}}
+    cache.set("value", value)
+    assert cache.get("value").equals(value)
 """
-    assert not imported(code) & {"polars", "pandas", "duckdb", "nanoarrow", "redis"}
+    assert imported(code, first=first) == set()
 
 
 @pytest.mark.parametrize("name", ["pyarrow", "pandas", "polars"])
 def test_a_value_of_a_library_that_is_not_installed_is_a_miss(cache, directory, name):
     module = library(name)
-    cache.set("value", getattr(module, "DataFrame", getattr(module, "Table", None))({"x": [1]}) if name != "pyarrow" else
-              module.table({"x": [1]}))
+    cache.set("value", module.table({"x": [1]}) if name == "pyarrow" else module.DataFrame({"x": [1]}))
     code = f"""
 import json, sys
 sys.modules["{name}"] = None

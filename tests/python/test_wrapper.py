@@ -64,6 +64,22 @@ def test_metadata_that_json_dumps_converts_is_converted_the_same(metadata):
     assert unwrap(wrap(b"x", metadata, "default"))[1] == json.loads(json.dumps(metadata))
 
 
+def test_metadata_that_no_reader_takes_is_not_written():
+    deep = []
+    for _ in range(126):
+        deep = [deep]
+    for unreadable in ({"x": deep}, {"x": 10**400}):
+        with pytest.raises(framecache.EncodeError, match="metadata"):
+            wrap(b"x", unreadable, "default")
+    assert unwrap(wrap(b"x", {"x": deep[0][0]}, "default"))[1] == {"x": deep[0][0]}
+
+
+def test_a_negative_zero_keeps_its_type():
+    header = b'{"s":"a","m":{"x":-0,"y":-0.0}}'
+    found = unwrap(b"CK\x03" + len(header).to_bytes(4, "big") + header)[1]
+    assert [(type(value), repr(value)) for value in found.values()] == [(int, "0"), (float, "-0.0")]
+
+
 @pytest.mark.parametrize(
     "metadata", [{"x": object()}, {"x": float("nan")}, {"x": float("inf")}, {"x": {1, 2}}, {(1,): 2}]
 )
