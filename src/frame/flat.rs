@@ -58,13 +58,13 @@ impl<'j> Scan<'j> {
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
+    fn eat(&mut self, byte: u8) -> Option<()> {
         self.space();
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
     fn object(&mut self, mut entry: impl FnMut(&mut Self, &'j str) -> Option<()>) -> Option<()> {
-        self.expect(b'{')?;
+        self.eat(b'{')?;
         self.space();
         if self.peek()? == b'}' {
             self.at += 1;
@@ -72,7 +72,7 @@ impl<'j> Scan<'j> {
         }
         loop {
             let name = self.string()?;
-            self.expect(b':')?;
+            self.eat(b':')?;
             entry(self, name)?;
             self.space();
             let separator = self.peek()?;
@@ -86,7 +86,7 @@ impl<'j> Scan<'j> {
     }
 
     fn string(&mut self) -> Option<&'j str> {
-        self.expect(b'"')?;
+        self.eat(b'"')?;
         let rest = &self.text.as_bytes()[self.at..];
         let length = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\' || *byte < 0x20)?;
         if rest[length] != b'"' {

@@ -160,7 +160,7 @@ fn parse_fresh<'py>(py: Python<'py>, json: &[u8]) -> PyResult<(Parsed<'py>, bool
 /// `FrameError`.
 pub(super) fn parse_object<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, PyDict>> {
     let mut state = State { py, flat: true, exact: true };
-    let object = parse_json(json.as_bytes(), 0, ValueSeed { state: &mut state })?;
+    let object = parse_json(json.as_bytes(), 0, ValueSeed { state: &mut state, is_metadata: true })?;
     let object = if state.exact { object } else { json_module(py)?.call_method1("loads", (json,))? };
     object.cast_into::<PyDict>().map_err(|_| Error::frame(0, "an object in field \"metadata\"", json.to_owned()).into())
 }
@@ -213,43 +213,19 @@ impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
         while let Some(Text(name)) = entries.next_key()? {
             match &*name {
                 "m" => {
-                    let object = entries.next_value_seed(TopSeed { state: self.state })?;
-                    self.header.metadata = Some(object);
+                    let value = entries.next_value_seed(ValueSeed { state: self.state, is_metadata: true })?;
+                    let object = value.cast_into::<PyDict>();
+                    self.header.metadata = Some(object.map_err(|_| A::Error::custom("expected a metadata object"))?);
                 }
                 "s" => {
                     let Text(name) = entries.next_value()?;
                     self.header.serializer = Some(text(self.state.py, &name));
                 }
                 // Read, so that its nesting is bounded, and dropped.
-                _ => drop(entries.next_value_seed(ValueSeed { state: self.state })?),
+                _ => drop(entries.next_value_seed(ValueSeed { state: self.state, is_metadata: false })?),
             }
         }
         Ok(())
-    }
-}
-
-/// The object `m` itself: the only container that does not end flatness.
-struct TopSeed<'s, 'py> {
-    state: &'s mut State<'py>,
-}
-
-impl<'de, 'py> DeserializeSeed<'de> for TopSeed<'_, 'py> {
-    type Value = Bound<'py, PyDict>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, 'py> Visitor<'de> for TopSeed<'_, 'py> {
-    type Value = Bound<'py, PyDict>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a metadata object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
-        read_object(self.state, entries)
     }
 }
 
@@ -259,7 +235,7 @@ fn read_object<'de, 'py, A: MapAccess<'de>>(
 ) -> Result<Bound<'py, PyDict>, A::Error> {
     let object = PyDict::new(state.py);
     while let Some(Text(name)) = entries.next_key()? {
-        let value = entries.next_value_seed(ValueSeed { state })?;
+        let value = entries.next_value_seed(ValueSeed { state, is_metadata: false })?;
         object.set_item(text(state.py, &name), value).map_err(A::Error::custom)?;
     }
     Ok(object)
@@ -267,6 +243,8 @@ fn read_object<'de, 'py, A: MapAccess<'de>>(
 
 struct ValueSeed<'s, 'py> {
     state: &'s mut State<'py>,
+    /// Whether this is the metadata object itself, the one container that does not end flatness.
+    is_metadata: bool,
 }
 
 impl<'de, 'py> DeserializeSeed<'de> for ValueSeed<'_, 'py> {
@@ -313,14 +291,14 @@ impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         self.state.flat = false;
         let list = PyList::empty(self.state.py);
-        while let Some(item) = items.next_element_seed(ValueSeed { state: self.state })? {
+        while let Some(item) = items.next_element_seed(ValueSeed { state: self.state, is_metadata: false })? {
             list.append(item).map_err(A::Error::custom)?;
         }
         Ok(list.into_any())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
-        self.state.flat = false;
+        self.state.flat &= self.is_metadata;
         Ok(read_object(self.state, entries)?.into_any())
     }
 }
