@@ -251,7 +251,7 @@ impl<'de, 'py> DeserializeSeed<'de> for ValueSeed<'_, 'py> {
     type Value = Bound<'py, PyAny>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+        if self.is_metadata { deserializer.deserialize_map(self) } else { deserializer.deserialize_any(self) }
     }
 }
 
@@ -259,7 +259,7 @@ impl<'de, 'py> Visitor<'de> for ValueSeed<'_, 'py> {
     type Value = Bound<'py, PyAny>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+        f.write_str(if self.is_metadata { "a metadata object" } else { "a JSON value" })
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
