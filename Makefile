@@ -63,6 +63,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python benchmarks/arrow.py
 
 soak:
+	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done
 
 clean:

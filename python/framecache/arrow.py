@@ -84,8 +84,10 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
             from framecache import _pandas
 
             return _pandas.to_arrow(value, described)
-        if described["type"] == "polars.Series":
-            return value.to_frame(), described  # type: ignore[attr-defined]  # checked above
+        if library == "polars":
+            from framecache import _polars
+
+            return _polars.to_arrow(value), described  # type: ignore[arg-type]  # checked above
         return value, described
     for base in kind.__mro__[1:]:
         if base.__module__.partition(".")[0] in _KNOWN and base.__qualname__ in (
@@ -109,13 +111,12 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
 def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool) -> Any:
     """Return the value whose Arrow IPC file `payload` is."""
     kind = stored.get("type")
-    if kind in ("ArrowTable", "polars.DataFrame", "polars.Series"):
-        table = ArrowTable(payload, require_zero_copy=require_zero_copy)
-        if kind == "ArrowTable":
-            return table
-        import polars as pl
+    if kind == "ArrowTable":
+        return ArrowTable(payload, require_zero_copy=require_zero_copy)
+    if kind in ("polars.DataFrame", "polars.Series"):
+        from framecache import _polars
 
-        frame = pl.DataFrame(table)
+        frame = _polars.from_arrow(payload, require_zero_copy=require_zero_copy)
         return frame if kind == "polars.DataFrame" else frame.to_series()
     if kind in ("pyarrow.Table", "pyarrow.RecordBatch"):
         return _open(verify_arrow(payload, require_zero_copy=require_zero_copy), whole=kind == "pyarrow.Table")
