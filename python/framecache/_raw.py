@@ -48,6 +48,8 @@ def _describe(view: memoryview) -> dict[str, Any]:
         return {"type": "memoryview"}
     if view.format.lstrip("@") not in _FORMATS:
         raise EncodeError(f"cannot encode value: expected a memoryview of native numbers, found format {view.format!r}")
+    if view.nbytes == 0 and view.ndim != 1:
+        raise EncodeError(f"cannot encode value: expected items or one dimension, found no items in shape {view.shape}")
     return {"type": "memoryview", "format": view.format, "itemsize": view.itemsize, "shape": list(view.shape or ())}
 
 
