@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from framecache._framecache import CopyRequired, EncodeError, Frame
+from framecache._framecache import CopyRequired, DecodeError, EncodeError, Frame
 
 #: Kinds of `object` values (as `pandas.api.types.infer_dtype` names them) that Arrow gives back as they were.
 _KINDS = frozenset({"string", "bytes", "boolean", "integer", "floating", "decimal", "date", "time", "empty"})
@@ -52,14 +52,16 @@ def from_arrow(
     if require_zero_copy and not views:
         first = table.column_names[0] if table.num_columns else ""
         raise CopyRequired(f"reading column {first!r} would copy: pandas may write it; pass views=True for views")
-    frame = _to_pandas(table, stored, views)
-    if not views:
-        _make_writable(frame, payload)
-    elif require_zero_copy:
+    try:
+        frame = _to_pandas(table, stored, views)
+        if not views:
+            _make_writable(frame, payload)
+        values = frame.iloc[:, 0].rename(stored.get("name")) if stored.get("type") == "pandas.Series" else frame
+    except Exception as error:  # metadata that describes other columns fails in as many ways as pandas has
+        raise DecodeError(f"cannot decode arrow payload: expected metadata of its columns, found {error!r}") from error
+    if require_zero_copy:
         _check_uncopied(frame, payload)
-    if stored.get("type") == "pandas.Series":
-        return frame.iloc[:, 0].rename(stored.get("name"))
-    return frame
+    return values
 
 
 def _unsaid(frame: pd.DataFrame) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 
 from framecache._framecache import (
     ArrowTable,
+    CopyRequired,
     DecodeError,
     EncodeError,
     Frame,
@@ -64,6 +65,8 @@ def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) 
         CopyRequired: see `require_zero_copy`; always for compressed Arrow IPC.
     """
     whole = frame if isinstance(frame, Frame) else Frame(frame)
+    if require_zero_copy and not isinstance(frame, Frame) and not whole.is_zero_copy:
+        raise CopyRequired("reading payload would copy: its memory may change; pass bytes or a Frame")
     payload, metadata, codec = SerializationWrapper.unwrap(whole)
     file = payload.obj if isinstance(payload, memoryview) else None
     if codec != "arrow" or not isinstance(file, Frame):
@@ -117,6 +120,8 @@ def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero
         from framecache import _polars
 
         frame = _polars.from_arrow(payload, require_zero_copy=require_zero_copy)
+        if kind == "polars.Series" and frame.width != 1:
+            raise DecodeError(f"cannot decode arrow payload: expected the one column of a Series, found {frame.width}")
         return frame if kind == "polars.DataFrame" else frame.to_series()
     if kind in ("pyarrow.Table", "pyarrow.RecordBatch"):
         return _open(verify_arrow(payload, require_zero_copy=require_zero_copy), whole=kind == "pyarrow.Table")
@@ -139,6 +144,6 @@ def _open(payload: Frame, whole: bool = True) -> pa.Table | pa.RecordBatch:
             raise DecodeError(f"cannot decode arrow payload: expected one record batch, found {found}")
         opened = reader.read_all() if whole else reader.get_batch(0)
         opened.validate(full=not payload.is_trusted)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # OSError: flatbuffers that pyarrow does not accept
         raise DecodeError(f"cannot decode arrow payload: expected valid Arrow data, found {error}") from error
     return opened

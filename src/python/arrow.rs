@@ -100,6 +100,8 @@ impl ArrowTable {
         py.detach(|| {
             guard(|| {
                 let table = read(&IpcFile::open(payload.clone())?, !require_zero_copy)?;
+                // What could not be exported later (a NUL in a name) is refused now.
+                c_schema(&table)?;
                 Ok(Self { table, payload })
             })
         })
@@ -118,13 +120,7 @@ impl ArrowTable {
 
     /// Its schema as a capsule of the Arrow C data interface.
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        let schema = FFI_ArrowSchema::try_from(&**self.table.schema()).map_err(|error| Error::Decode {
-            codec: ARROW,
-            place: "schema".into(),
-            expected: "a schema of the C data interface".into(),
-            found: error.to_string(),
-        })?;
-        PyCapsule::new_with_value(py, schema, SCHEMA)
+        PyCapsule::new_with_value(py, c_schema(&self.table)?, SCHEMA)
     }
 
     /// How many rows it has.
@@ -159,6 +155,15 @@ impl ArrowTable {
         let columns = self.table.schema().fields().len();
         format!("<framecache.ArrowTable of {} rows, {columns} columns, {} bytes>", self.num_rows(), self.nbytes())
     }
+}
+
+fn c_schema(table: &Table) -> Result<FFI_ArrowSchema> {
+    FFI_ArrowSchema::try_from(&**table.schema()).map_err(|error| Error::Decode {
+        codec: ARROW,
+        place: "schema".into(),
+        expected: "a schema of the C data interface".into(),
+        found: error.to_string(),
+    })
 }
 
 /// A frame whose payload is `value` as an Arrow IPC file; `python` is kept in the header.
