@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import framecache
 import pytest
+
+import framecache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import framecache
 import framecache.arrow
-import pytest
 from support import addresses, mapped_file, payload_of, run, skip_or_fail
 
 #: What a child runs first.
@@ -53,7 +54,9 @@ def polars_series(name: str) -> Any:
         return pl.Series("x", [0.5, None, float("nan"), float("-inf"), -0.0], dtype=getattr(pl, kind))
     if kind in ("Datetime", "Datetime in Oslo", "Duration"):
         unit = rest.rstrip(")")
-        dtype = pl.Duration(unit) if kind == "Duration" else pl.Datetime(unit, "Europe/Oslo" if "Oslo" in kind else None)
+        dtype = (
+            pl.Duration(unit) if kind == "Duration" else pl.Datetime(unit, "Europe/Oslo" if "Oslo" in kind else None)
+        )
         return pl.Series("x", numbers).cast(dtype)
     enum = pl.Enum(["unused", "b", "a"])
     values: dict[str, tuple[list[Any], Any]] = {
@@ -149,7 +152,9 @@ class Array:
 def stored(cache) -> framecache.ArrowTable:
     """A mapped table that no library's class wrapped, of 64-bit numbers and strings."""
     pa = library("pyarrow")
-    table = pa.table({"number": range(ROWS), "text": [f"a text of more than twelve bytes {row}" for row in range(ROWS)]})
+    table = pa.table(
+        {"number": range(ROWS), "text": [f"a text of more than twelve bytes {row}" for row in range(ROWS)]}
+    )
     cache.set("table", Stream(table))
     return cache.get("table")
 
@@ -395,7 +400,9 @@ def test_duckdb_reads_an_arrow_table(stored):
     duckdb = library("duckdb")
     totals = duckdb.sql("select sum(number), max(length(text)), count(distinct text) from stored").fetchall()
     assert totals == [(sum(range(ROWS)), len(f"a text of more than twelve bytes {ROWS - 1}"), ROWS)]
-    assert duckdb.sql("select text from stored where number = 12345").fetchall() == [("a text of more than twelve bytes 12345",)]
+    assert duckdb.sql("select text from stored where number = 12345").fetchall() == [
+        ("a text of more than twelve bytes 12345",)
+    ]
 
 
 def test_pandas_reads_the_text_of_an_arrow_table_where_it_lies(stored):
@@ -413,7 +420,9 @@ def test_pandas_reads_the_text_of_an_arrow_table_where_it_lies(stored):
 @pytest.mark.parametrize("rows", [3, ROWS])
 def test_a_producer_of_a_stream_comes_back_as_an_arrow_table(cache, rows):
     pa = library("pyarrow")
-    table = pa.table({"x": pa.chunked_array([range(rows), [None, 1]]), "s": pa.chunked_array([["a"] * rows, ["b", None]])})
+    table = pa.table(
+        {"x": pa.chunked_array([range(rows), [None, 1]]), "s": pa.chunked_array([["a"] * rows, ["b", None]])}
+    )
     cache.set("value", Stream(table))
     found = cache.get("value")
     assert type(found) is framecache.ArrowTable
@@ -535,7 +544,19 @@ def test_a_capsule_of_another_name_is_refused(cache):
 
 def imported(code: str, *, first: str = "") -> set[str]:
     """Return which of some modules `code` imports in a new interpreter, not counting what `first` imports."""
-    watched = ["pyarrow", "pandas", "polars", "numpy", "duckdb", "nanoarrow", "redis", "logging", "json", "asyncio", "dataclasses"]
+    watched = [
+        "pyarrow",
+        "pandas",
+        "polars",
+        "numpy",
+        "duckdb",
+        "nanoarrow",
+        "redis",
+        "logging",
+        "json",
+        "asyncio",
+        "dataclasses",
+    ]
     start, end = "import sys; before = set(sys.modules)", f"print(*(set(sys.modules) - before) & set({watched!r}))"
     return set(run("\n".join((first, start, code, end))).split())
 
