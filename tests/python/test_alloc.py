@@ -50,27 +50,33 @@ def test_tracemalloc_sees_a_rust_buffer_of_64_mib_appear_and_go():
 
 def test_bytes_let_go_by_a_thread_without_the_gil_are_released_by_the_next_frame():
     code = """
-    import sys, threading, framecache, framecache.arrow, pyarrow as pa
+    import ctypes, sys, threading, framecache, framecache.arrow, pyarrow as pa
     frame = framecache.arrow.encode(pa.table({"n": [1, 2, 3]}))
-    payload = bytearray(framecache.SerializationWrapper.unwrap(frame)[0])
-    payload[-3:] = b"???"  # its reader fails, and drops it, while it is without the GIL
-    copies = [bytes(payload) for _ in range(64)]
-    damaged = next(copy for copy in copies if framecache.Frame(copy).address % 64 == 0)  # used where it is
-    references = sys.getrefcount(damaged)
-    def read():
-        for _ in range(200):
-            try:
-                framecache.ArrowTable(damaged)
-            except framecache.DecodeError:
-                pass
-    threads = [threading.Thread(target=read) for _ in range(4)]
+    payload = bytes(framecache.SerializationWrapper.unwrap(frame)[0])
+    # Once at each of the places at which one of them is aligned, and so used where it is.
+    stride = -(-len(payload) // 64) * 64 + 16
+    data = b"".join(payload.ljust(stride, b"\\0") for _ in range(4))
+    start = next(place * stride for place in range(4) if (framecache.Frame(data).address + place * stride) % 64 == 0)
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    def export_and_release():
+        table = framecache.ArrowTable(framecache.Frame(data)[start : start + len(payload)])
+        stream = table.__arrow_c_stream__()
+        del table
+        address = pointer_of(stream, b"arrow_array_stream")
+        release = ctypes.c_void_p.from_address(address + 3 * ctypes.sizeof(ctypes.c_void_p)).value
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(release)(address)  # ctypes calls it without the GIL
+    references = sys.getrefcount(data)
+    export_and_release()
+    print(sys.getrefcount(data) - references)
+    threads = [threading.Thread(target=lambda: [export_and_release() for _ in range(100)]) for _ in range(4)]
     for thread in threads: thread.start()
     for thread in threads: thread.join()
     framecache.Frame(b"")
-    print(sys.getrefcount(damaged) - references)
+    print(sys.getrefcount(data) - references)
     """
     for env in ({}, {"PYTHONTRACEMALLOC": "1"}, {"PYTHONMALLOC": "debug"}):
-        assert run(code, env=env) == "0\n"
+        assert run(code, env=env) == "1\n0\n"
 
 
 def test_a_forked_child_uses_the_pool_while_threads_of_the_parent_allocate():
