@@ -88,8 +88,8 @@ impl<'j> Scan<'j> {
     fn string(&mut self) -> Option<&'j str> {
         self.eat(b'"')?;
         let rest = &self.text.as_bytes()[self.at..];
-        let length = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\' || *byte < 0x20)?;
-        if rest[length] != b'"' {
+        let length = plain_length(rest);
+        if *rest.get(length)? != b'"' {
             return None;
         }
         let start = self.at;
@@ -110,6 +110,24 @@ impl<'j> Scan<'j> {
         self.at += length;
         Some(scalar)
     }
+}
+
+/// Bytes before the first quote, backslash or control character; eight at a time.
+fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & (ONES * 0x80);
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // A borrow marks bytes above the one that caused it, so that the lowest mark is always right.
+        let marks = is(word, b'"') | is(word, b'\\') | below(word, 0x20);
+        if marks != 0 {
+            return index * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let ends = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
+    bytes.len() - rest.len() + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
 /// An integer at the start of `rest` and its length; floats and longer ones are left to the full parser.
@@ -196,6 +214,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_strings_end_is_found_as_byte_by_byte(bytes in prop::collection::vec(any::<u8>(), 0..40), plain in 0usize..40) {
+            let mut bytes = bytes;
+            bytes.iter_mut().take(plain).for_each(|byte| *byte |= 0x60);
+            let slow = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(bytes.len());
+            prop_assert_eq!(plain_length(&bytes), slow);
+        }
+
         #[test]
         fn it_agrees_with_the_full_parser(
             parts in prop::collection::vec(prop::sample::select(vec![
