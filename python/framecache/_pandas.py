@@ -7,6 +7,7 @@ labels, index) is tried out on its first zero rows before anything is stored.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _NULLS = {"None": None, "nan": float("nan"), "NA": pd.NA}
 _VALUES = "values"
 
 
-def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table | pa.RecordBatch, dict[str, Any]]:
     """Return `value` as a table, and `described` with what the table lacks."""
     if isinstance(value, pd.Series):
         name = value.name
@@ -33,12 +34,14 @@ def to_arrow(value: Any, described: dict[str, Any]) -> tuple[pa.Table, dict[str,
         value = value.to_frame(_VALUES)
     described |= _unsaid(value)
     try:
-        table = pa.Table.from_pandas(value)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise _refused("DataFrame", "columns that Arrow can hold", str(error)) from error
-    table = _with_nans(table, value)
-    _try_out(table, value, described)
-    return table, described
+        table = _with_nans(pa.Table.from_pandas(value), value)
+        _try_out(table, value, described)
+    except EncodeError:
+        raise
+    except Exception as error:  # pandas and pyarrow fail in many ways over each other's types
+        raise _refused(_culprit(value), "columns and labels that Arrow gives back", str(error)) from error
+    # A stream leaves out batches without rows, and with them the categories; one batch alone is not left out.
+    return (table if table.num_rows else _without_rows(table)), described
 
 
 def from_arrow(
@@ -56,7 +59,10 @@ def from_arrow(
         frame = _to_pandas(table, stored, views)
         if not views:
             _make_writable(frame, payload)
-        values = frame.iloc[:, 0].rename(stored.get("name")) if stored.get("type") == "pandas.Series" else frame
+        values = frame
+        if stored.get("type") == "pandas.Series":
+            values = frame.iloc[:, 0]
+            values.name = stored.get("name")  # rename() copies with pandas 2
     except Exception as error:  # metadata that describes other columns fails in as many ways as pandas has
         raise DecodeError(f"cannot decode arrow payload: expected metadata of its columns, found {error!r}") from error
     if require_zero_copy:
@@ -73,7 +79,10 @@ def _unsaid(frame: pd.DataFrame) -> dict[str, Any]:
         if pd.api.types.is_object_dtype(dtype)
     ]
     index = [
-        [level, _null_of(frame.index.get_level_values(level).to_series(), f"index level {level}")]
+        [
+            level,
+            _null_of(pd.Series(np.asarray(frame.index.get_level_values(level)), dtype=object), f"index level {level}"),
+        ]
         for level in range(frame.index.nlevels)
         if frame.index.get_level_values(level).dtype == object
     ]
@@ -83,9 +92,24 @@ def _unsaid(frame: pd.DataFrame) -> dict[str, Any]:
         said["index_objects"] = index
     if frame.columns.dtype == object and frame.columns.nlevels == 1:
         said["label_objects"] = True
-    if (frequency := getattr(frame.index, "freqstr", None)) is not None and not isinstance(frame.index, pd.PeriodIndex):
-        said["frequency"] = frequency
+    for axis, name in ((frame.index, "frequency"), (frame.columns, "label_frequency")):
+        frequency = getattr(axis, "freq", None)
+        if frequency is not None and not isinstance(axis, pd.PeriodIndex):
+            said[name] = _name_of_frequency(frequency)
+    if not frame.flags.allows_duplicate_labels:
+        said["unique_labels"] = True
     return said
+
+
+def _name_of_frequency(frequency: Any) -> str:
+    """Check that a frequency is all that its name says: no holidays, no calendar offsets."""
+    name: str = frequency.freqstr
+    try:
+        if pd.tseries.frequencies.to_offset(name) == frequency:
+            return name
+    except ValueError:
+        pass
+    raise _refused("frequency of the index", "one that its name gives back", repr(frequency))
 
 
 def _null_of(values: pd.Series, place: str) -> str:
@@ -95,6 +119,11 @@ def _null_of(values: pd.Series, place: str) -> str:
         raise _refused(
             place, "objects of one kind that Arrow has (str, bytes, int, date, Decimal, …)", f"kind {kind!r}"
         )
+    items = values.dropna()
+    if kind == "date" and any(isinstance(item, datetime) for item in items):
+        raise _refused(place, "objects of one kind", "dates and datetimes")
+    if kind == "time" and any(item.tzinfo is not None for item in items):
+        raise _refused(place, "times without a zone", "times with one")
     nulls = values[values.isna()]
     for name, null in _NULLS.items():
         if all(item is null or (name == "nan" and type(item) is float) for item in nulls):
@@ -114,12 +143,17 @@ def _with_nans(table: pa.Table, frame: pd.DataFrame) -> pa.Table:
 def _try_out(table: pa.Table, frame: pd.DataFrame, described: dict[str, Any]) -> None:
     """Check that dtypes, labels and index come back, on zero rows."""
     back = _to_pandas(table.slice(0, 0), {**described, "frequency": None}, False)
+    index_names = list(back.index.names)
+    if isinstance(frame.index, pd.RangeIndex) and isinstance(frame.index.name, str):
+        index_names = [frame.index.name]  # a range of no rows is another range; names that are str do come back
     if not (back.columns.equals(frame.columns) and _same(back.columns.dtype, frame.columns.dtype)):
         raise _refused("column labels", "labels that Arrow gives back", f"{frame.columns!r:.200}")
-    if list(back.columns.names) != list(frame.columns.names) or list(back.index.names) != list(frame.index.names):
+    if list(back.columns.names) != list(frame.columns.names) or index_names != list(frame.index.names):
         raise _refused(
             "names of the axes", "names that Arrow gives back", f"{frame.columns.names}, {frame.index.names}"
         )
+    if back.attrs != frame.attrs:
+        raise _refused("attrs", "a dict that JSON gives back", f"{frame.attrs!r:.200}")
     for position, (before, after) in enumerate(zip(frame.dtypes, back.dtypes, strict=True)):
         if not _same(before, after):
             raise _refused(
@@ -147,7 +181,26 @@ def _to_pandas(table: pa.Table, stored: dict[str, Any], views: bool) -> pd.DataF
         frame.columns = frame.columns.astype(object)
     if frequency := stored.get("frequency"):
         frame.index.freq = frequency
+    if frequency := stored.get("label_frequency"):
+        frame.columns.freq = frequency
+    if stored.get("unique_labels"):
+        frame.flags.allows_duplicate_labels = False
     return frame
+
+
+def _without_rows(table: pa.Table) -> pa.RecordBatch:
+    chunks = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
+    return pa.RecordBatch.from_arrays(chunks, schema=table.schema)
+
+
+def _culprit(frame: pd.DataFrame) -> str:
+    """The first column that fails on its own."""
+    for position, label in enumerate(frame.columns):
+        try:
+            _to_pandas(pa.Table.from_pandas(frame.iloc[:, [position]].reset_index(drop=True)).slice(0, 0), {}, False)
+        except Exception:
+            return f"column {label!r}"
+    return "DataFrame"
 
 
 def _as_objects(values: pd.Series | pd.Index, null: str) -> np.ndarray[Any, Any]:

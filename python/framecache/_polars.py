@@ -29,5 +29,5 @@ def from_arrow(payload: Frame, *, require_zero_copy: bool) -> pl.DataFrame:
     """Return the Arrow IPC file `payload` as a DataFrame over its memory."""
     try:
         return pl.DataFrame(ArrowTable(payload, require_zero_copy=require_zero_copy))
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DecodeError(f"cannot decode arrow payload: expected columns that polars reads, found {error}") from error

@@ -402,6 +402,29 @@ def test_dictionaries_of_any_values_are_merged(cache, chunks):
     assert found["x"].type.equals(table["x"].type)
 
 
+@pytest.mark.parametrize(
+    "dictionaries",
+    [[["low", "mid", "high"], ["low", "mid", "high", "top"]], [["low", "high"], ["low", "mid", "high"]]],
+    ids=["longer", "another"],
+)
+def test_ordered_dictionaries_that_differ_keep_their_order_or_are_refused(cache, dictionaries):
+    """The order of an ordered dictionary's values is the order of the rows' values."""
+    chunks = [
+        pa.DictionaryArray.from_arrays(pa.array([row], pa.int8()), pa.array(values), ordered=True)
+        for row, values in zip([1, 0], dictionaries, strict=True)
+    ]
+    table = pa.table({"x": pa.chunked_array(chunks)})
+    try:
+        cache.set("table", table)
+    except framecache.EncodeError:
+        assert "table" not in cache
+        return
+    found = cache.get("table")["x"]
+    assert found.to_pylist() == table["x"].to_pylist()
+    values = found.chunk(0).dictionary.to_pylist()
+    assert values == [value for value in dictionaries[1] if value in values]
+
+
 @pytest.mark.parametrize("inside", ["list", "struct"])
 def test_different_dictionaries_inside_of_other_types_are_merged(cache, inside):
     category = pa.dictionary(pa.int32(), pa.string())

@@ -75,6 +75,10 @@ impl Table {
             Err(ArrowError::InvalidArgumentError(text)) if text.contains("Dictionary replacement") => {}
             Err(error) => return Err(write_error(error)),
         }
+        if let Some(field) = self.schema.flattened_fields().iter().find(|field| field.dict_is_ordered() == Some(true)) {
+            let found = format!("different ones in column {:?}", field.name());
+            return Err(refused("one ordered dictionary a column: merging would change its order", found));
+        }
         let batch = arrow_select::concat::concat_batches(&self.schema, &self.batches)
             .map_err(|error| refused("dictionaries that can be merged", error.to_string()))?;
         let merged = Self { schema: self.schema, batches: vec![batch] };
