@@ -55,6 +55,10 @@ def from_arrow(
     if require_zero_copy and not views:
         first = table.column_names[0] if table.num_columns else ""
         raise CopyRequired(f"reading column {first!r} would copy: pandas may write it; pass views=True for views")
+    if table.num_rows > 8 * payload.nbytes and not payload.is_trusted:
+        # Columns of nulls or runs have as many rows as they say; pandas would lay out each.
+        found = f"{table.num_rows} rows in {payload.nbytes} bytes"
+        raise DecodeError(f"cannot decode arrow payload: expected a bit or more for each row, found {found}")
     try:
         frame = _to_pandas(table, stored, views)
         if not views:

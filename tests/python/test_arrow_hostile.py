@@ -654,3 +654,13 @@ def _files(cache: framecache.Cache, directory: Path) -> dict[str, str]:
 def test_no_patch_crashes_the_process():
     here = {"PYTHONPATH": str(Path(__file__).parent), "RUST_BACKTRACE": "0", "PYTHONFAULTHANDLER": "1"}
     assert run("import test_arrow_hostile; print(test_arrow_hostile.survive(1, 1000))", env=here) == "1000\n"
+
+
+def test_a_few_foreign_bytes_do_not_become_a_huge_data_frame():
+    file = ipc_file(pa.table({"x": pa.nulls(10**9)}))
+    assert len(file) < 1000
+    assert framecache.arrow.decode(framed(file)).num_rows == 10**9
+    with pytest.raises(framecache.DecodeError, match="1000000000 rows"):
+        framecache.arrow.decode(framed(file, "pandas.DataFrame"))
+    modest = framed(ipc_file(pa.table({"x": pa.nulls(1000)})), "pandas.DataFrame")
+    assert framecache.arrow.decode(modest).shape == (1000, 1)
