@@ -118,14 +118,14 @@ class SerializationWrapper:
         multiple of `align`.
         """
     @staticmethod
-    def unwrap(frame: Buffer | str, /) -> tuple[memoryview | bytes, dict[str, Any], str]:
+    def unwrap(frame: Buffer | str) -> tuple[memoryview | bytes, dict[str, Any], str]:
         """The payload, its metadata and the serializer's name.
 
         For a v3 frame the payload is a read-only `memoryview` of `frame`'s own bytes; a legacy envelope's is `bytes`.
         The metadata dict is the caller's own. Raises `FrameError`, a `ValueError`.
         """
     @staticmethod
-    def unwrap_metadata(frame: Buffer | str, /) -> tuple[memoryview | bytes, Mapping[str, Any], str]:
+    def unwrap_metadata(frame: Buffer | str) -> tuple[memoryview | bytes, Mapping[str, Any], str]:
         """As `unwrap`, but the metadata is a read-only mapping that reads of equal headers share: nothing is copied."""
 
 @final

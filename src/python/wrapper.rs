@@ -69,7 +69,7 @@ impl SerializationWrapper {
     /// For a v3 frame the payload is a read-only `memoryview` of `frame`'s own bytes; a legacy envelope's is `bytes`.
     /// The metadata dict is the caller's own. Raises `FrameError`, a `ValueError`.
     #[staticmethod]
-    #[pyo3(signature = (frame, /))]
+    #[pyo3(signature = (frame))]
     fn unwrap<'py>(py: Python<'py>, frame: &Bound<'py, PyAny>) -> PyResult<Unwrapped<'py, PyDict>> {
         guard(|| {
             let (payload, parsed) = unwrap_with(py, frame, metadata::parse)?;
@@ -79,7 +79,7 @@ impl SerializationWrapper {
 
     /// As `unwrap`, but the metadata is a read-only mapping that reads of equal headers share: nothing is copied.
     #[staticmethod]
-    #[pyo3(signature = (frame, /))]
+    #[pyo3(signature = (frame))]
     fn unwrap_metadata<'py>(py: Python<'py>, frame: &Bound<'py, PyAny>) -> PyResult<Unwrapped<'py, PyMappingProxy>> {
         guard(|| {
             let (payload, parsed) = unwrap_with(py, frame, metadata::parse_shared)?;

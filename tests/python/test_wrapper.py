@@ -104,6 +104,13 @@ def test_every_input_is_aliased_and_read_only(tmp_path):
         assert address(payload) == address(source) + start
 
 
+def test_every_argument_has_its_name():
+    frame = wrap(data=b"p", metadata={"a": 1}, serializer_name="default", version="3")
+    assert frame == Reference.wrap(b"p", {"a": 1}, "default", "3")
+    assert bytes(unwrap(frame=frame)[0]) == b"p"
+    assert SerializationWrapper.unwrap_metadata(frame=frame)[2] == "default"
+
+
 def test_writing_to_an_unwrapped_bytearray_shows_in_the_payload():
     frame = bytearray(wrap(b"payload", METADATA, "default"))
     payload = unwrap(frame)[0]
