@@ -72,8 +72,9 @@ impl FrameBuilder {
         if end > len {
             self.check_unexported("write")?;
         }
+        let exported = self.views > 0;
         let buffer = self.unfinished()?;
-        if start == len {
+        if start == len && !exported {
             // SAFETY: `extend_with` gives room for `count` bytes, which `copy_to` fills.
             unsafe {
                 buffer.extend_with(count, |target| {
@@ -83,8 +84,9 @@ impl FrameBuilder {
             }
         } else {
             buffer.extend_zeroed(end.saturating_sub(len))?;
-            // SAFETY: the buffer has at least `end` bytes, and `self` is borrowed.
-            unsafe { input.copy_to(py, NonNull::from(&mut buffer.as_mut_slice()[start..end]).cast()) };
+            // SAFETY: the buffer has at least `end` bytes. With the GIL held throughout: views of them may be exported,
+            // and could not be released while `self` is borrowed.
+            unsafe { input.copy_attached(NonNull::from(&mut buffer.as_mut_slice()[start..end]).cast()) };
         }
         self.position = Some(end);
         Ok(count)
@@ -108,7 +110,8 @@ impl FrameBuilder {
     }
 
     unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let mut this = slf.borrow_mut();
+        // Another thread may be writing to it.
+        let mut this = slf.try_borrow_mut()?;
         let bytes = if this.views == 0 { this.materialize()? } else { this.unfinished()? }.as_mut_slice();
         let (start, len) = (bytes.as_mut_ptr(), bytes.len());
         // SAFETY: nothing moves or ends the buffer while `views` is not 0.

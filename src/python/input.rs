@@ -75,16 +75,30 @@ impl<'a, 'py> Input<'a, 'py> {
     /// # Safety
     /// `target` has that much room, and no other thread reads or writes there.
     pub(super) unsafe fn copy_to(&self, py: Python<'_>, target: NonNull<u8>) {
-        let bytes = match self {
-            Self::Bytes(bytes) => bytes.as_bytes(),
-            Self::Frame(frame) => frame,
+        match self.stable() {
+            Some(bytes) if bytes.len() >= super::DETACH_ABOVE => {
+                let target = Target(target);
+                // SAFETY: the caller's guarantee; the source does not change.
+                py.detach(|| unsafe { target.fill(bytes) });
+            }
             // SAFETY: the caller's guarantee.
-            Self::Foreign(exported) => return unsafe { exported.copy_to(0, exported.len(), target) },
-        };
-        let target = Target(target);
-        // SAFETY: the caller's guarantee; the source does not change.
-        let copy = || unsafe { target.fill(bytes) };
-        if bytes.len() >= super::DETACH_ABOVE { py.detach(copy) } else { copy() }
+            _ => unsafe { self.copy_attached(target) },
+        }
+    }
+
+    /// As [`Self::copy_to`], without releasing the GIL.
+    ///
+    /// # Safety
+    /// `target` has that much room.
+    pub(super) unsafe fn copy_attached(&self, target: NonNull<u8>) {
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            match self {
+                Self::Bytes(bytes) => Target(target).fill(bytes.as_bytes()),
+                Self::Frame(frame) => Target(target).fill(frame),
+                Self::Foreign(exported) => exported.copy_to(0, exported.len(), target),
+            }
+        }
     }
 }
 
@@ -216,8 +230,9 @@ impl Exported {
     unsafe fn copy_to(&self, start: usize, count: usize, target: NonNull<u8>) {
         if count > 0 {
             // SAFETY: the caller's guarantee; the exporter keeps its memory in place while the buffer is held. A copy
-            // of bytes that another thread changes meanwhile is any mix of old and new.
-            unsafe { std::ptr::copy_nonoverlapping(self.0.buf.cast::<u8>().add(start), target.as_ptr(), count) };
+            // of bytes that another thread changes meanwhile is any mix of old and new. A builder may be given a view of
+            // its own bytes, which overlap with the target.
+            unsafe { std::ptr::copy(self.0.buf.cast::<u8>().add(start), target.as_ptr(), count) };
         }
     }
 }

@@ -169,6 +169,47 @@ def test_frames_are_made_and_dropped_by_many_threads():
         assert all(pool.map(churn, range(8)))
 
 
+def test_a_builder_that_one_thread_writes_can_be_asked_for_views_by_another():
+    import threading
+
+    data = bytes(range(256)) * 4096
+    builder = FrameBuilder(2 * len(data))
+    stop = threading.Event()
+    refused = []
+
+    def ask():
+        while not stop.is_set():
+            try:
+                with memoryview(builder) as view:
+                    assert len(view) >= len(data)
+            except (RuntimeError, BufferError) as error:
+                refused.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    written = 0
+    for _ in range(100):
+        try:
+            written += builder.write(data)
+        except (RuntimeError, BufferError) as error:
+            refused.append(error)
+    stop.set()
+    thread.join()
+    frame = builder.finish()  # no view was lost count of
+    assert frame.nbytes == written
+    assert bytes(frame) == data * (written // len(data))
+
+
+def test_a_builder_can_write_a_view_of_itself():
+    builder = FrameBuilder(8)
+    with memoryview(builder) as view:
+        view[:] = b"01234567"
+        builder.write(b"ab")
+        builder.write(view[:6])
+        assert bytes(view) == b"abab2345"
+    assert bytes(builder.finish()) == b"abab2345"
+
+
 def test_a_frame_that_names_itself_helps():
     assert repr(Frame(b"abc")) == "<framecache.Frame of 3 bytes, in memory>"
     assert "10 bytes" in repr(FrameBuilder(10))
