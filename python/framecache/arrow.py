@@ -93,12 +93,7 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
             return _polars.to_arrow(value), described  # type: ignore[arg-type]  # checked above
         return value, described
     for base in kind.__mro__[1:]:
-        if base.__module__.partition(".")[0] in _KNOWN and base.__qualname__ in (
-            "Table",
-            "RecordBatch",
-            "DataFrame",
-            "Series",
-        ):
+        if base.__qualname__ in _KNOWN.get(base.__module__.partition(".")[0], ()):
             found = f"the subclass {kind.__module__}.{name}, which would come back without what it adds"
             raise EncodeError(
                 f"cannot encode value: expected {base.__module__}.{base.__qualname__} itself, found {found}"
