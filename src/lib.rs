@@ -18,6 +18,8 @@ pub mod key;
 pub mod store;
 
 #[cfg(feature = "python")]
+mod cpython;
+#[cfg(feature = "python")]
 mod python;
 
 pub use error::{Error, Result};

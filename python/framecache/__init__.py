@@ -27,6 +27,7 @@ from framecache._framecache import (
     pool_nbytes,
     trim_pool,
 )
+from framecache._registry import register
 
 __all__ = [
     "MISSING",
@@ -47,5 +48,6 @@ __all__ = [
     "ViewExported",
     "__version__",
     "pool_nbytes",
+    "register",
     "trim_pool",
 ]

@@ -1,7 +1,7 @@
 """The native part of framecache; see the classes' docstrings. Buffers are any C-contiguous exporters."""
 
-from collections.abc import Mapping
-from typing import Any, SupportsIndex, final, overload
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
@@ -194,3 +194,53 @@ def pool_nbytes() -> int:
 
 def trim_pool() -> int:
     """Frees the pool's buffers; returns how many bytes they had."""
+
+def packb(
+    obj: Any,
+    /,
+    *,
+    default: Callable[[Any], Any] | None = None,
+    types: Literal["python", "plain"] | None = None,
+    limits: int | None = None,
+) -> bytes:
+    """Return `obj` as MessagePack.
+
+    Args:
+        obj: With ``types="python"`` a value of the types that proto-docs/msgpack.md lists; with ``types="plain"`` None,
+            bool, int of 64 bits, float, str, bytes, and lists and dicts of these. At most 1024 levels deep.
+        default: Called with each object that has no form; what it returns is written in its place.
+        types: ``"python"`` if it is not given.
+        limits: The longest int beyond 64 bits, in bytes, and the longest Decimal, in characters; 4096 if not given.
+
+    Raises:
+        EncodeError: What has no form, with its path in `obj`; a cycle (a `TypeError`).
+    """
+
+def unpackb(
+    data: Buffer,
+    /,
+    *,
+    types: Literal["python", "plain"] | None = None,
+    max_depth: int | None = None,
+    ext_hook: Callable[[int, bytes], Any] | None = None,
+    limits: int | None = None,
+    views: bool = False,
+) -> Any:
+    """Return the value that `data` is as MessagePack.
+
+    Args:
+        data: Exact bytes and Frames are read in place; any other buffer is copied first.
+        types: As `packb` was given; ``"python"`` if it is not given.
+        max_depth: How many levels there may be, 1 to 1024, which is the default.
+        ext_hook: Called with code and payload of extensions that are not framecache's; without it they are an error.
+        limits: As for `packb`.
+        views: Return bytes of 64 KiB and more, and the data of aligned arrays of 4 KiB and more, as read-only views of
+            `data` instead of copies.
+
+    Raises:
+        DecodeError: Anything that `packb` does not write, with offset and path (a `ValueError`).
+        InvalidArgument: `types` or `max_depth` outside their range.
+    """
+
+def encode_msgpack(value: Any, python: dict[str, Any]) -> Frame:
+    """Return a frame whose payload is `value` as MessagePack; `python` is kept in the header."""

@@ -152,6 +152,21 @@ impl AlignedBuf {
         Ok(())
     }
 
+    /// The room after the bytes written so far, and its size.
+    pub fn spare(&mut self) -> (NonNull<u8>, usize) {
+        // SAFETY: `len` is at most `capacity`.
+        (unsafe { self.block.add(self.len) }, self.capacity - self.len)
+    }
+
+    /// Counts the first `len` bytes as written.
+    ///
+    /// # Safety
+    /// They are, and `len` is at most the capacity.
+    pub unsafe fn set_len(&mut self, len: usize) {
+        debug_assert!(len <= self.capacity);
+        self.len = len;
+    }
+
     /// Drops all bytes after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

@@ -3,6 +3,8 @@
 //! `raw` needs no code: its payload is the bytes themselves (`[u8]` is a [`Payload`](crate::frame::Payload)).
 
 pub mod arrow;
+#[cfg(feature = "python")]
+pub(crate) mod msgpack;
 
 /// The name of the codec whose payload is the value's own bytes.
 pub const RAW: &str = "raw";

@@ -145,6 +145,57 @@ pub fn build(header: Header, payload: &(impl Payload + ?Sized)) -> Result<FrameB
     Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
 }
 
+/// A frame under construction: room for the header, and after it the payload, which an encoder appends to `buffer`.
+///
+/// The header states the payload's length, and so is written last; the padding makes up for what it was expected to be.
+///
+/// ```
+/// use framecache::frame::{Draft, Header, locate_header};
+/// let mut draft = Draft::new(Header::new("raw"))?;
+/// draft.buffer.extend_from_slice(b"payload")?;
+/// let frame = draft.finish()?;
+/// assert_eq!(&frame[locate_header(&frame)?.end..], b"payload");
+/// # Ok::<(), framecache::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Draft {
+    /// The header, without the payload's length.
+    pub header: Header,
+    /// What stands in the frame so far; the payload goes to its end.
+    pub buffer: AlignedBuf,
+}
+
+impl Draft {
+    /// Starts a frame with room for `header` and the length of any payload.
+    ///
+    /// # Errors
+    /// As [`prefix`].
+    pub fn new(header: Header) -> Result<Self> {
+        let room = prefix(&header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len();
+        let mut buffer = AlignedBuf::default();
+        buffer.extend_zeroed(room)?;
+        Ok(Self { header, buffer })
+    }
+
+    /// Writes the header before the payload.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a buffer or header that is not the one it was started with.
+    pub fn finish(mut self) -> Result<FrameBuf> {
+        let room = prefix(&self.header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len();
+        let length = self.buffer.len().checked_sub(room).ok_or_else(|| Error::Argument {
+            argument: "buffer",
+            expected: format!("the {room} bytes it was started with").into(),
+            found: format!("{}", self.buffer.len()),
+        })?;
+        let json = self.header.with_length(length).to_json();
+        // Never longer than with the longest length.
+        let start = prefix(&json, room, 0)?;
+        self.buffer.as_mut_slice()[..room].copy_from_slice(&start);
+        Ok(FrameBuf::from_aligned(self.buffer, Origin::Trusted))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

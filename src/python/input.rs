@@ -6,12 +6,13 @@
 
 use super::frame::Frame;
 use crate::buffer::{AlignedBuf, FrameBuf, FrameMemory, Origin};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::ffi::c_int;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -262,6 +263,28 @@ pub(super) struct View {
 }
 
 impl View {
+    /// A memoryview of a part of bytes that cannot change; nothing is copied.
+    pub(super) fn part<'py>(
+        py: Python<'py>,
+        input: &Input<'_, 'py>,
+        range: Range<usize>,
+    ) -> PyResult<Bound<'py, PyMemoryView>> {
+        match input {
+            Input::Frame(frame) => Frame::from(frame.slice(range)?).into_memoryview(py),
+            Input::Bytes(bytes) => {
+                let start = bytes.as_bytes()[range.clone()].as_ptr().expose_provenance();
+                let view = Self { owner: Owner::Bytes((*bytes).clone().unbind()), start, len: range.len() };
+                PyMemoryView::from(Bound::new(py, view)?.as_any())
+            }
+            Input::Foreign(_) => Err(Error::Argument {
+                argument: "data",
+                expected: "bytes or a Frame".into(),
+                found: "memory that may change".into(),
+            }
+            .into()),
+        }
+    }
+
     /// A memoryview of `input`'s bytes from `start` on; nothing is copied.
     pub(super) fn memoryview<'py>(
         py: Python<'py>,

@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod input;
 mod metadata;
+mod msgpack;
 mod store;
 mod wrapper;
 
@@ -22,6 +23,7 @@ const DETACH_ABOVE: usize = 256 * 1024;
 fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::register(module)?;
+    crate::cpython::check_layouts(module.py());
     module.add_class::<frame::Frame>()?;
     module.add_class::<builder::FrameBuilder>()?;
     module.add_class::<wrapper::SerializationWrapper>()?;
@@ -29,6 +31,9 @@ fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrow::ArrowTable>()?;
     module.add_function(wrap_pyfunction!(arrow::encode_arrow, module)?)?;
     module.add_function(wrap_pyfunction!(arrow::verify_arrow, module)?)?;
+    module.add_function(wrap_pyfunction!(msgpack::packb, module)?)?;
+    module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
+    module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
 }

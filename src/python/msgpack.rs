@@ -1,0 +1,110 @@
+//! `framecache.msgpack`.
+
+use super::error::guard;
+use super::input::{Input, View};
+use super::metadata;
+use crate::buffer::FrameBuf;
+use crate::codec::msgpack::{Decoder, Encoder, MAX_DEPTH, MAX_INT_BYTES, MSGPACK, Types};
+use crate::cpython::{Sink, Writer};
+use crate::error::Error;
+use crate::frame::{Draft, Header};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+/// `value` as MessagePack.
+///
+/// Args:
+///     obj: with `types="python"` any value of the types in proto-docs/msgpack.md; with `types="plain"` None, bool, int
+///         of 64 bits, float, str, bytes, list and dict of these.
+///     default: called with each object that has no form; what it returns is written in its place.
+///     types: `"python"` or `"plain"`.
+///     limits: the longest int beyond 64 bits, in bytes, and the longest Decimal, in characters.
+#[pyfunction]
+#[pyo3(signature = (obj, /, *, default=None, types=None, limits=None))]
+pub(super) fn packb<'py>(
+    py: Python<'py>,
+    obj: &Bound<'py, PyAny>,
+    default: Option<&Bound<'py, PyAny>>,
+    types: Option<&str>,
+    limits: Option<usize>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (types, limit) = (types_of(types)?, limits.unwrap_or(MAX_INT_BYTES));
+    guard(|| {
+        Writer::with(Sink::Bytes, |writer| {
+            Encoder::new(py, writer, types, default, limit).encode(obj)?;
+            Ok(writer.finish_bytes(py)?)
+        })
+    })
+}
+
+/// The value that `data` is as MessagePack.
+///
+/// Exact `bytes`, `Frame`s and memoryviews of them are read in place; any other buffer is copied first.
+#[pyfunction]
+#[pyo3(signature = (data, /, *, types=None, max_depth=None, ext_hook=None, limits=None, views=false))]
+pub(super) fn unpackb<'py>(
+    py: Python<'py>,
+    data: &Bound<'py, PyAny>,
+    types: Option<&str>,
+    max_depth: Option<isize>,
+    ext_hook: Option<&Bound<'py, PyAny>>,
+    limits: Option<usize>,
+    views: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let types = types_of(types)?;
+    let max_depth = match max_depth.map(u32::try_from) {
+        None => MAX_DEPTH,
+        Some(Ok(depth @ 1..=MAX_DEPTH)) => depth,
+        Some(_) => return Err(argument("max_depth", format!("1 to {MAX_DEPTH}"), format!("{max_depth:?}"))),
+    };
+    guard(|| {
+        let input = Input::from(data)?;
+        let copy: FrameBuf;
+        let input = match &input {
+            Input::Foreign(_) => {
+                copy = input.to_frame()?;
+                Input::Frame(&copy)
+            }
+            Input::Bytes(bytes) => Input::Bytes(bytes),
+            Input::Frame(frame) => Input::Frame(frame),
+        };
+        let bytes = input.stable().unwrap_or_default();
+        let view_of = |range: std::ops::Range<usize>| Ok(View::part(py, &input, range)?.into_any());
+        Decoder::new(py, bytes, types, &view_of)
+            .max_depth(max_depth)
+            .max_int_bytes(limits.unwrap_or(MAX_INT_BYTES))
+            .ext_hook(ext_hook)
+            .views(views)
+            .decode()
+    })
+}
+
+fn types_of(types: Option<&str>) -> PyResult<Types> {
+    match types {
+        None | Some("python") => Ok(Types::Python),
+        Some("plain") => Ok(Types::Plain),
+        Some(other) => Err(argument("types", "\"python\" or \"plain\"".to_owned(), format!("{other:?}"))),
+    }
+}
+
+fn argument(argument: &'static str, expected: String, found: String) -> PyErr {
+    Error::Argument { argument, expected: expected.into(), found }.into()
+}
+
+/// A frame with `header` whose payload is `value`, encoded where it will stay.
+pub(super) fn build<'py>(value: &Bound<'py, PyAny>, header: Header) -> PyResult<FrameBuf> {
+    let py = value.py();
+    let draft = Draft::new(header)?;
+    let header = draft.header;
+    Writer::with(Sink::Buffer(draft.buffer), |writer| {
+        Encoder::new(py, writer, Types::Python, None, MAX_INT_BYTES).encode(value)?;
+        Ok(Draft { header, buffer: writer.finish_buffer() }.finish()?)
+    })
+}
+
+/// A frame whose payload is `value` as MessagePack; `python` is kept in the header.
+#[pyfunction]
+pub(super) fn encode_msgpack(value: &Bound<'_, PyAny>, python: &Bound<'_, PyDict>) -> PyResult<super::frame::Frame> {
+    let header = Header { python: Some(metadata::to_json_object(python)?), ..Header::new(MSGPACK) };
+    guard(|| Ok(build(value, header)?.into()))
+}
