@@ -41,6 +41,47 @@ pub(crate) unsafe fn pop_dict(stack: &mut ObjectStack, start: usize, all_str: bo
     inserted.then_some(dict)
 }
 
+/// How many entries a dict has.
+///
+/// # Safety
+/// Attached; `dict` is an exact dict.
+#[inline]
+pub(crate) unsafe fn len(dict: *mut ffi::PyObject) -> isize {
+    // SAFETY: the caller's guarantee.
+    unsafe { (*dict.cast::<ffi::PyDictObject>()).ma_used }
+}
+
+/// The next entry from `position` on, as borrowed references; false at the end. It stays safe, though not complete,
+/// when the dict changes in between.
+///
+/// # Safety
+/// Attached; `dict` is an exact dict.
+#[inline]
+pub(crate) unsafe fn next(
+    dict: *mut ffi::PyObject,
+    position: &mut isize,
+    key: &mut *mut ffi::PyObject,
+    value: &mut *mut ffi::PyObject,
+) -> bool {
+    #[cfg(all(Py_3_11, not(Py_3_14)))]
+    if LAYOUT_HOLDS.load(Ordering::Relaxed) {
+        // SAFETY: the caller's guarantee.
+        if let Some(entries) = unsafe { table::entries(dict) } {
+            // Removed entries are null.
+            while let Some(entry) = entries.get(position.cast_unsigned()) {
+                *position += 1;
+                if !entry.value.is_null() {
+                    (*key, *value) = (entry.key, entry.value);
+                    return true;
+                }
+            }
+            return false;
+        }
+    }
+    // SAFETY: the caller's guarantee.
+    unsafe { ffi::PyDict_Next(dict, position, key, value) != 0 }
+}
+
 #[cfg(all(Py_3_11, not(Py_3_14)))]
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
@@ -76,9 +117,27 @@ mod table {
 
     /// An entry of a table whose keys are all `str` (`PyDictUnicodeEntry`).
     #[repr(C)]
-    struct Entry {
-        key: *mut ffi::PyObject,
-        value: *mut ffi::PyObject,
+    pub(super) struct Entry {
+        pub(super) key: *mut ffi::PyObject,
+        pub(super) value: *mut ffi::PyObject,
+    }
+
+    /// The entries of a dict whose keys are all `str` and which has its values beside them; valid until the dict changes.
+    ///
+    /// # Safety
+    /// Attached; the layout holds; `dict` is an exact dict.
+    #[inline]
+    pub(super) unsafe fn entries<'a>(dict: *mut ffi::PyObject) -> Option<&'a [Entry]> {
+        // SAFETY: the caller's guarantee; so many entries are initialized.
+        unsafe {
+            let dict = dict.cast::<ffi::PyDictObject>();
+            let keys = (*dict).ma_keys.cast::<Keys>();
+            if (*keys).kind != ALL_STR || !(*dict).ma_values.is_null() {
+                return None;
+            }
+            let start = keys.add(1).cast::<u8>().add(1 << (*keys).log2_index_bytes).cast::<Entry>();
+            Some(std::slice::from_raw_parts(start, (*keys).entries.unsigned_abs()))
+        }
     }
 
     /// The kind of a table whose keys are all `str`.
@@ -341,9 +400,8 @@ mod table {
             if expected != found || (*object).ma_used != count as isize || !(*object).ma_values.is_null() {
                 return Ok(false);
             }
-            let entries = keys.add(1).cast::<u8>().add(1 << log2_index_bytes).cast::<Entry>();
-            for (index, pair) in stack.from(0).chunks_exact(2).enumerate() {
-                let entry = &*entries.add(index);
+            let Some(entries) = entries(model.as_ptr()) else { return Ok(false) };
+            for (entry, pair) in entries.iter().zip(stack.from(0).chunks_exact(2)) {
                 if entry.key != pair[0].as_ptr() || entry.value != pair[1].as_ptr() {
                     return Ok(false);
                 }

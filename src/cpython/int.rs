@@ -37,8 +37,8 @@ const DIGIT_BITS: u32 = 30;
 ///
 /// # Safety
 /// Attached; `object` is an exact `int` (or `bool`).
-#[inline]
-unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
+#[inline(always)]
+pub(crate) unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
     if !cfg!(not(Py_3_14)) || !LAYOUT_HOLDS.load(Ordering::Relaxed) {
         return None;
     }
@@ -66,7 +66,6 @@ unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
 ///
 /// # Safety
 /// Attached; `object` is an exact `int`.
-#[inline]
 pub(crate) unsafe fn read(object: *mut ffi::PyObject) -> Int {
     // SAFETY: the caller's guarantee.
     match unsafe { compact(object) } {

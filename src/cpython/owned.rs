@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
+use std::cell::Cell;
 use std::ptr::NonNull;
 
 /// A new reference, given back when dropped. The size of a pointer, never null.
@@ -63,8 +64,30 @@ impl Drop for Owned {
 
 /// References of the containers under construction, innermost last: a container is made when all of its items are
 /// there, at its exact size, so that nobody ever sees a half filled one.
-#[derive(Default)]
 pub(crate) struct ObjectStack(Vec<Owned>);
+
+/// How many references the memory kept for this thread's next stack has room for at most.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    /// The memory of this thread's last stack.
+    static SPARE: Cell<Vec<Owned>> = const { Cell::new(Vec::new()) };
+}
+
+impl Default for ObjectStack {
+    fn default() -> Self {
+        Self(SPARE.take())
+    }
+}
+
+impl Drop for ObjectStack {
+    fn drop(&mut self) {
+        self.0.clear();
+        if self.0.capacity() <= KEPT {
+            SPARE.set(std::mem::take(&mut self.0));
+        }
+    }
+}
 
 impl ObjectStack {
     #[inline]
@@ -72,8 +95,9 @@ impl ObjectStack {
         self.0.push(object);
     }
 
+    #[inline]
     pub(crate) fn reserve(&mut self, additional: usize) -> bool {
-        self.0.try_reserve(additional).is_ok()
+        additional <= self.0.capacity() - self.0.len() || self.0.try_reserve(additional).is_ok()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Owned> {

@@ -19,6 +19,25 @@ pub(crate) enum Text<'a> {
     Ucs4(&'a [u32]),
 }
 
+/// The bits of a `str`'s state (up to 3.13) that say that all is ASCII, and stands right after the header.
+const COMPACT_ASCII: u32 = 0b110_0000;
+
+/// The characters of a `str` that is all ASCII; `None` for others.
+///
+/// # Safety
+/// Attached; `object` is a `str` and outlives the result.
+#[inline(always)]
+pub(crate) unsafe fn ascii_of<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
+    let ascii = object.cast::<ffi::PyASCIIObject>();
+    // SAFETY: the caller's guarantee; a str's data does not change while somebody holds it.
+    unsafe {
+        if (*ascii).state & COMPACT_ASCII != COMPACT_ASCII {
+            return None;
+        }
+        Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.unsigned_abs()))
+    }
+}
+
 /// How long a text is in UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Length {
@@ -36,12 +55,10 @@ impl<'a> Text<'a> {
         // SAFETY: a str's data does not change while somebody holds it. Only compact ones have their UTF-8 where the
         // compact struct says; the few others (made by C code, up to 3.11) are made ready first.
         unsafe {
-            let ascii = object.cast::<ffi::PyASCIIObject>();
-            if (*ascii).ascii() == 1 && (*ascii).compact() == 1 {
-                let len = (*ascii).length.unsigned_abs();
-                return Self::Utf8(std::slice::from_raw_parts(ascii.add(1).cast(), len));
+            match ascii_of(object) {
+                Some(bytes) => Self::Utf8(bytes),
+                None => Self::of_wide(object),
             }
-            Self::of_wide(object)
         }
     }
 
@@ -175,6 +192,9 @@ pub(crate) unsafe fn copy_short(bytes: &[u8], target: *mut u8) {
     }
     // SAFETY: the caller's guarantee; each arm copies `len` bytes.
     unsafe {
+        if len > 64 {
+            return target.copy_from_nonoverlapping(source, len);
+        }
         match len {
             0 => {}
             1 => target.write(source.read()),
@@ -182,7 +202,7 @@ pub(crate) unsafe fn copy_short(bytes: &[u8], target: *mut u8) {
             4..8 => both_ends::<u32>(source, target, len),
             8..=16 => both_ends::<u64>(source, target, len),
             17..=32 => both_ends::<u128>(source, target, len),
-            _ => target.copy_from_nonoverlapping(source, len),
+            _ => both_ends::<[u128; 2]>(source, target, len),
         }
     }
 }
@@ -217,8 +237,10 @@ pub(crate) unsafe fn new_str(bytes: &[u8]) -> Result<Owned, Invalid> {
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    if bytes.len() > 64 {
-        return bytes.is_ascii();
+    if let Some(last) = bytes.last_chunk::<32>() {
+        // Whole chunks without a branch each: the compiler uses vectors.
+        let any = |chunk: &[u8]| chunk.iter().fold(0, |all, byte| all | byte);
+        return (bytes.chunks_exact(32).fold(0, |all, chunk| all | any(chunk)) | any(last)) < 0x80;
     }
     if let Some(last) = bytes.last_chunk::<8>() {
         let all = bytes.chunks_exact(8).fold(u64::from_le_bytes(*last), |all, chunk| {

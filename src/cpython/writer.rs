@@ -33,6 +33,16 @@ pub(crate) struct Writer {
     scratch: MaybeUninit<[u8; SCRATCH]>,
 }
 
+/// There is no memory for a larger result.
+#[derive(Debug)]
+pub(crate) struct OutOfMemory;
+
+impl From<OutOfMemory> for Error {
+    fn from(_: OutOfMemory) -> Self {
+        Self::Memory { bytes: usize::MAX }
+    }
+}
+
 enum Place {
     /// `scratch`.
     Stack,
@@ -89,16 +99,17 @@ impl Writer {
     /// Makes room for `count` bytes.
     ///
     /// # Errors
-    /// [`Error::Memory`].
-    #[inline]
-    pub(crate) fn reserve(&mut self, count: usize) -> Result<()> {
+    /// [`OutOfMemory`], small enough to be returned in a register.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<(), OutOfMemory> {
         if self.end.addr() - self.cursor.addr() >= count {
             return Ok(());
         }
-        self.grow(count)
+        self.grow(count).map_err(|_| OutOfMemory)
     }
 
     #[cold]
+    #[inline(never)]
     fn grow(&mut self, count: usize) -> Result<()> {
         let len = self.len();
         let needed = len.checked_add(count).filter(|needed| isize::try_from(*needed).is_ok());
@@ -201,8 +212,8 @@ impl Writer {
     /// Reserves room for `bytes` and writes them.
     ///
     /// # Errors
-    /// [`Error::Memory`].
-    pub(crate) fn extend(&mut self, bytes: &[u8]) -> Result<()> {
+    /// [`OutOfMemory`].
+    pub(crate) fn extend(&mut self, bytes: &[u8]) -> Result<(), OutOfMemory> {
         self.reserve(bytes.len())?;
         // SAFETY: reserved.
         unsafe { self.put_slice(bytes) };

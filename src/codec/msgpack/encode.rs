@@ -7,8 +7,9 @@
 
 use super::fault::{Fault, Path, Stop, type_name};
 use super::{MAX_DEPTH, Types, code};
+use crate::cpython::dict;
 use crate::cpython::int::{self, Int};
-use crate::cpython::text::Text;
+use crate::cpython::text::{self, Text};
 use crate::cpython::{Owned, Writer, has_headroom};
 use crate::error::Error;
 use pyo3::ffi;
@@ -79,15 +80,16 @@ impl<'w, 'py> Encoder<'w, 'py> {
         Stop
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve(&mut self, count: usize) -> Done {
-        self.out.reserve(count).map_err(|error| self.fail(error))
+        self.out.reserve(count).map_err(|_| self.fail(Error::Memory { bytes: count }))
     }
 
-    /// Writes any object.
+    /// Writes any object; the types that most objects have without a call.
     ///
     /// # Safety
     /// Attached; `object` is alive, and stays so while this runs or until Python code does.
+    #[inline(always)]
     pub(super) unsafe fn value(&mut self, object: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee; each arm has compared the exact type.
         unsafe {
@@ -95,11 +97,27 @@ impl<'w, 'py> Encoder<'w, 'py> {
             if class == &raw mut ffi::PyUnicode_Type {
                 self.text(object)
             } else if class == &raw mut ffi::PyLong_Type {
-                self.int(object)
-            } else if object == ffi::Py_None() {
-                self.byte(0xc0)
+                match int::compact(object) {
+                    Some(value @ 0..=0xffff) => self.small(value as u16),
+                    _ => self.int(object),
+                }
             } else if class == &raw mut ffi::PyFloat_Type {
                 self.float(ffi::PyFloat_AS_DOUBLE(object))
+            } else {
+                self.container_or_other(object)
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::value`].
+    #[inline(never)]
+    unsafe fn container_or_other(&mut self, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: as above.
+        unsafe {
+            let class = ffi::Py_TYPE(object);
+            if object == ffi::Py_None() {
+                self.byte(0xc0)
             } else if class == &raw mut ffi::PyDict_Type {
                 self.nested(object, |this| this.dict(object))
             } else if class == &raw mut ffi::PyList_Type {
@@ -127,7 +145,25 @@ impl<'w, 'py> Encoder<'w, 'py> {
         Ok(())
     }
 
-    #[inline]
+    /// An int of up to two bytes.
+    #[inline(always)]
+    fn small(&mut self, value: u16) -> Done {
+        self.reserve(3)?;
+        let [high, low] = value.to_be_bytes();
+        // SAFETY: reserved.
+        unsafe {
+            if value < 0x80 {
+                self.out.put_u8(low);
+            } else if value < 0x100 {
+                self.out.put([0xcc, low]);
+            } else {
+                self.out.put([0xcd, high, low]);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
     unsafe fn int(&mut self, object: *mut ffi::PyObject) -> Done {
         // SAFETY: an exact int.
         match unsafe { int::read(object) } {
@@ -139,8 +175,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
     }
 
     /// An int in its shortest form.
-    #[inline]
-    pub(super) fn signed(&mut self, value: i64) -> Done {
+    fn signed(&mut self, value: i64) -> Done {
         self.reserve(9)?;
         // SAFETY: reserved.
         unsafe {
@@ -197,6 +232,24 @@ impl<'w, 'py> Encoder<'w, 'py> {
     #[inline]
     pub(super) unsafe fn text(&mut self, object: *mut ffi::PyObject) -> Done {
         // SAFETY: an exact str, alive while no Python code runs, and none does here.
+        unsafe {
+            if let Some(ascii) = text::ascii_of(object)
+                && ascii.len() < 32
+            {
+                self.reserve(33)?;
+                self.out.put_u8(0xa0 | ascii.len() as u8);
+                self.out.put_slice(ascii);
+                return Ok(());
+            }
+            self.long_text(object)
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::text`].
+    #[inline(never)]
+    unsafe fn long_text(&mut self, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: as above.
         unsafe {
             let text = Text::of(object);
             let length = text.length();
@@ -322,14 +375,14 @@ impl<'w, 'py> Encoder<'w, 'py> {
         self.fail(Fault::unfit(format!("a {what} that keeps its size while it is written"), "one that was changed"))
     }
 
-    unsafe fn dict(&mut self, dict: *mut ffi::PyObject) -> Done {
+    unsafe fn dict(&mut self, dict_object: *mut ffi::PyObject) -> Done {
         // SAFETY: an exact dict, held by `nested`.
         unsafe {
-            let count = ffi::PyDict_Size(dict);
+            let count = dict::len(dict_object);
             self.map_head(count.unsigned_abs())?;
             let (mut position, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
             let mut written = 0;
-            while ffi::PyDict_Next(dict, &raw mut position, &raw mut key, &raw mut value) != 0 {
+            while dict::next(dict_object, &mut position, &mut key, &mut value) {
                 written += 1;
                 if written > count {
                     break;
@@ -338,13 +391,13 @@ impl<'w, 'py> Encoder<'w, 'py> {
                 if ffi::Py_TYPE(key) == &raw mut ffi::PyUnicode_Type {
                     self.text(key)?;
                     if self.value(value).is_err() {
-                        return Err(self.at_key(dict, position, key));
+                        return Err(self.at_key(dict_object, position, key));
                     }
                 } else {
                     self.other_pair(key, value)?;
                 }
             }
-            if written == count && ffi::PyDict_Size(dict) == count { Ok(()) } else { Err(self.changed("dict")) }
+            if written == count && dict::len(dict_object) == count { Ok(()) } else { Err(self.changed("dict")) }
         }
     }
 

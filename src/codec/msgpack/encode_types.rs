@@ -6,6 +6,7 @@ use super::encode::{Done, Encoder};
 use super::fault::{Fault, type_name};
 use super::{ALIGNED_FROM, Types, code};
 use crate::buffer::ALIGN;
+use crate::error::Error;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,7 +14,6 @@ use pyo3::types::{
     PyByteArray, PyBytes, PyComplex, PyDate, PyDateTime, PyDelta, PyDict, PyFrozenSet, PyModule, PyRange, PySet,
     PySlice, PyString, PyTime, PyTuple, PyType,
 };
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// How the instances of a class are written.
@@ -39,7 +39,7 @@ enum Builtin {
 
 /// The forms of the classes met in this value.
 #[derive(Default)]
-pub(super) struct Classes<'py>(HashMap<usize, (Bound<'py, PyType>, Rc<Form<'py>>)>);
+pub(super) struct Classes<'py>(Vec<(Bound<'py, PyType>, Rc<Form<'py>>)>);
 
 const PLAIN: &str = "a type of MessagePack (None, bool, int of 64 bits, float, str, bytes, list, dict)";
 const PYTHON: &str =
@@ -109,12 +109,11 @@ impl<'py> Encoder<'_, 'py> {
 
     fn form_of(&mut self, object: &Bound<'py, PyAny>) -> PyResult<Rc<Form<'py>>> {
         let class = object.get_type();
-        let address = class.as_ptr().addr();
-        if let Some((_, form)) = self.classes.0.get(&address) {
+        if let Some((_, form)) = self.classes.0.iter().rev().find(|(known, _)| known.is(&class)) {
             return Ok(Rc::clone(form));
         }
         let form = Rc::new(self.classify(&class)?);
-        self.classes.0.insert(address, (class, Rc::clone(&form)));
+        self.classes.0.push((class, Rc::clone(&form)));
         Ok(form)
     }
 
@@ -317,7 +316,7 @@ impl<'py> Encoder<'_, 'py> {
             classes::types(self.py).and_then(|types| types.call_method1(intern!(self.py, "describe_zone"), (&zone,)));
         match described {
             Ok(zone) => self.container(code, |this| {
-                this.out.extend(&payload).map_err(|error| this.fail(error))?;
+                this.out.extend(&payload).map_err(|_| this.fail(Error::Memory { bytes: payload.len() }))?;
                 // SAFETY: held.
                 unsafe { this.value(zone.as_ptr()) }
             }),

@@ -1,0 +1,81 @@
+"""packb and unpackb against ormsgpack and msgspec.msgpack, interleaved; see RESULTS.md.
+
+The documents in `DATA` are optional: the directory that holds twitter.json.xz and its like, from FRAMECACHE_BENCH_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import ormsgpack
+from common import compare, print_machine
+
+from framecache import msgpack
+
+DATA = os.environ.get("FRAMECACHE_BENCH_DATA", "")
+
+
+def workloads() -> dict[str, Any]:
+    user = {"name": "user", "tags": [f"tag{i}" for i in range(5)]}
+    values: dict[str, Any] = {
+        "Tiny dict": {"id": 1, "name": "x", "ok": True},
+        "Dict small (100)": {f"k{i}": i for i in range(100)},
+        "Dict large (1000)": {f"key_{i}": i for i in range(1000)},
+        "Dict nested": {f"k{i}": {"nested": i, "value": 2 * i} for i in range(100)},
+        "List ints (1000)": list(range(1000)),
+        "List mixed (1000)": [i if i % 2 == 0 else f"str_{i}" for i in range(1000)],
+        "List nested": [[i, i + 1, i + 2] for i in range(100)],
+        "Strings short (1000)": [f"s{i}" for i in range(1000)],
+        "Strings medium (1000)": [f"string_value_{i}" for i in range(1000)],
+        "Strings long (100)": ["x" * 100 for _ in range(100)],
+        "Complex nested": {"users": [{"id": i, **user} for i in range(50)], "metadata": {"version": 1, "count": 50}},
+        "Records (1000)": [
+            {"id": i, "name": f"name {i}", "email": f"user{i}@example.org", "score": i / 7, "active": i % 3 == 0}
+            for i in range(1000)
+        ],
+    }
+    for path in sorted(Path(DATA).glob("*.json.xz")) if DATA else ():
+        values[path.name.removesuffix(".xz")] = json.loads(lzma.decompress(path.read_bytes()))
+    return values
+
+
+def main() -> None:
+    print_machine("ormsgpack", "msgspec")
+    encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder()
+    ratios: dict[str, list[float]] = {"packb": [], "unpackb": []}
+    lowest: dict[str, tuple[float, str]] = {"packb": (math.inf, ""), "unpackb": (math.inf, "")}
+    for name, value in workloads().items():
+        packed = msgpack.packb(value)
+        if msgpack.unpackb(packed) != value or decoder.decode(packed) != value:
+            raise SystemExit(f"{name}: not the same value")
+        calls = max(1, 40_000 // len(packed))
+        # Bound outside the loop, so that each contender pays one call.
+        ours_pack, ours_unpack = msgpack.packb, msgpack.unpackb
+        for what, contenders in {
+            "packb": {
+                "framecache": lambda v=value: ours_pack(v),
+                "ormsgpack": lambda v=value: ormsgpack.packb(v),
+                "msgspec": lambda v=value: encoder.encode(v),
+            },
+            "unpackb": {
+                "framecache": lambda p=packed: ours_unpack(p),
+                "ormsgpack": lambda p=packed: ormsgpack.unpackb(p),
+                "msgspec": lambda p=packed: decoder.decode(p),
+            },
+        }.items():
+            medians = compare(f"{what} {name}: {len(packed)} bytes", contenders, calls=calls, rounds=31)
+            ratios[what].append(min(medians["ormsgpack"], medians["msgspec"]) / medians["framecache"])
+            lowest[what] = min(lowest[what], (medians["ormsgpack"] / medians["framecache"], name))
+    for what, values in ratios.items():
+        mean = math.exp(sum(map(math.log, values)) / len(values))
+        ratio, name = lowest[what]
+        print(f"\n{what}: {mean:.2f}x the speed of the better peer (geometric mean); least over ormsgpack {ratio:.2f}x, {name}")
+
+
+main()
