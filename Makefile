@@ -61,6 +61,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python benchmarks/frame.py
 	$(BIN)/python benchmarks/arrow.py
+	$(BIN)/python benchmarks/msgpack.py
 
 soak:
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 import ormsgpack
-from common import compare, print_machine
 
-from framecache import msgpack
+from common import compare, print_machine
+from framecache.msgpack import packb, unpackb
 
 DATA = os.environ.get("FRAMECACHE_BENCH_DATA", "")
 
@@ -51,20 +51,18 @@ def main() -> None:
     ratios: dict[str, list[float]] = {"packb": [], "unpackb": []}
     lowest: dict[str, tuple[float, str]] = {"packb": (math.inf, ""), "unpackb": (math.inf, "")}
     for name, value in workloads().items():
-        packed = msgpack.packb(value)
-        if msgpack.unpackb(packed) != value or decoder.decode(packed) != value:
+        packed = packb(value)
+        if unpackb(packed) != value or decoder.decode(packed) != value:
             raise SystemExit(f"{name}: not the same value")
         calls = max(1, 40_000 // len(packed))
-        # Bound outside the loop, so that each contender pays one call.
-        ours_pack, ours_unpack = msgpack.packb, msgpack.unpackb
         for what, contenders in {
             "packb": {
-                "framecache": lambda v=value: ours_pack(v),
+                "framecache": lambda v=value: packb(v),
                 "ormsgpack": lambda v=value: ormsgpack.packb(v),
                 "msgspec": lambda v=value: encoder.encode(v),
             },
             "unpackb": {
-                "framecache": lambda p=packed: ours_unpack(p),
+                "framecache": lambda p=packed: unpackb(p),
                 "ormsgpack": lambda p=packed: ormsgpack.unpackb(p),
                 "msgspec": lambda p=packed: decoder.decode(p),
             },
@@ -75,7 +73,10 @@ def main() -> None:
     for what, values in ratios.items():
         mean = math.exp(sum(map(math.log, values)) / len(values))
         ratio, name = lowest[what]
-        print(f"\n{what}: {mean:.2f}x the speed of the better peer (geometric mean); least over ormsgpack {ratio:.2f}x, {name}")
+        print(
+            f"\n{what}: {mean:.2f}x the speed of the better peer (geometric mean);"
+            f" least over ormsgpack {ratio:.2f}x, {name}"
+        )
 
 
 main()

@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 
 from framecache import _raw
-from framecache._framecache import BlobStore, CopyRequired, DecodeError, FrameError, InvalidArgument, StoreError
+from framecache._framecache import (
+    BlobStore,
+    CopyRequired,
+    DecodeError,
+    FrameError,
+    InvalidArgument,
+    StoreError,
+    unpackb,
+)
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
@@ -43,8 +51,9 @@ MISSING: Final = _Missing()
 class Cache:
     """A cache in a directory that all processes of this user share.
 
-    Values are bytes-like objects, Arrow tables (anything with `__arrow_c_stream__` or `__arrow_c_array__`) and pandas
-    objects. What comes back is decoded from the stored frame and never the object that was stored.
+    Values are bytes-like objects, Arrow tables (anything with `__arrow_c_stream__` or `__arrow_c_array__`), pandas
+    objects, and every Python value that `framecache.msgpack` keeps. What comes back is decoded from the stored frame
+    and never the object that was stored.
 
     What cannot be read is a miss, counted in `stats()` and logged at most once a minute; what cannot be written is an
     error.
@@ -65,13 +74,13 @@ class Cache:
 
         bytes and bytearray are copied out of the frame, a stored memoryview or Frame comes back as a read-only
         memoryview of it. pyarrow and polars objects stand on the frame's memory. pandas columns that may be written
-        are copied, all others stand on it too.
+        are copied, all others stand on it too. Other values are rebuilt.
 
         Args:
             key: What the value was stored under.
             default: What to return on a miss.
-            views: Return read-only views of the frame for all values: memoryviews for bytes and bytearray, and for
-                pandas columns that cannot be written.
+            views: Return read-only views of the frame where they can be: memoryviews for bytes and bytearray, pandas
+                columns that cannot be written; inside other values arrays of 4 KiB and bytes of 64 KiB and more.
             require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying.
         """
         try:
@@ -176,10 +185,13 @@ def _encode(value: object) -> tuple[str, Any, dict[str, Any]]:
     """Return the codec for `value`, what to hand to it, and what decoding needs to know."""
     if (raw := _raw.encode(value)) is not None:
         return raw
-    from framecache import arrow
+    kind = type(value)
+    if kind.__module__ != "builtins":
+        from framecache import arrow
 
-    source, described = arrow.describe(value)
-    return "arrow", source, described
+        if (table := arrow.describe(value)) is not None:
+            return "arrow", *table
+    return "msgpack", value, {}
 
 
 def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, require_zero_copy: bool) -> Any:
@@ -189,7 +201,17 @@ def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, req
         from framecache import arrow
 
         return arrow.rebuild(payload, stored, views=views, require_zero_copy=require_zero_copy)
-    raise DecodeError(f"cannot decode payload: expected codec 'raw' or 'arrow', found {codec!r}")
+    if codec == "msgpack":
+        value = unpackb(payload, views=views)
+        if require_zero_copy and not _is_view(value):
+            raise CopyRequired("reading payload would copy: only bytes and arrays can be views, with views=True")
+        return value
+    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow' or 'msgpack', found {codec!r}")
+
+
+def _is_view(value: Any) -> bool:
+    """Whether it is a memoryview, or an array that stands on other memory."""
+    return isinstance(value, memoryview) or getattr(getattr(value, "flags", None), "owndata", True) is False
 
 
 def _path_of(url: str) -> str:

@@ -242,5 +242,5 @@ def unpackb(
         InvalidArgument: `types` or `max_depth` outside their range.
     """
 
-def encode_msgpack(value: Any, python: dict[str, Any]) -> Frame:
-    """Return a frame whose payload is `value` as MessagePack; `python` is kept in the header."""
+def encode_msgpack(value: Any) -> Frame:
+    """Return a frame whose payload is `value` as MessagePack, written where it stays."""

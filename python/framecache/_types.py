@@ -74,23 +74,29 @@ def unpack(code: int, payload: Any, data: memoryview | None, views: bool, limit:
     first, second = payload
     if code == _SCALAR:
         return _scalar(first, second)
-    if type(first) is not int or type(second) is not (int if code == _FRACTION else str):
-        raise TypeError(f"items of {type(first).__name__} and {type(second).__name__}")
     if code == _FRACTION:
-        from fractions import Fraction
-
-        if second.bit_length() > 8 * limit or first.bit_length() > 8 * limit:
-            raise ValueError("an int beyond limits=")
-        made = Fraction(first, second)
-        if (made.numerator, made.denominator) != (first, second):
-            raise ValueError("a fraction that is not in lowest terms")
-        return made
+        return _fraction(first, second, limit)
+    if type(first) is not int or type(second) is not str:
+        raise TypeError(f"items of {type(first).__name__} and {type(second).__name__}")
     names, module = (_PATHS, "pathlib") if code == _PATH else (_IPS, "ipaddress")
     if not 0 <= first < len(names):
         raise ValueError(f"kind {first}")
     import importlib
 
     return getattr(importlib.import_module(module), names[first])(second)
+
+
+def _fraction(numerator: Any, denominator: Any, limit: int) -> object:
+    from fractions import Fraction
+
+    if type(numerator) is not int or type(denominator) is not int:
+        raise TypeError(f"items of {type(numerator).__name__} and {type(denominator).__name__}")
+    if max(numerator.bit_length(), denominator.bit_length()) > 8 * limit:
+        raise ValueError("an int beyond limits=")
+    made = Fraction(numerator, denominator)
+    if (made.numerator, made.denominator) != (numerator, denominator):
+        raise ValueError("a fraction that is not in lowest terms")
+    return made
 
 
 def describe_zone(zone: tzinfo) -> object:
@@ -141,7 +147,7 @@ def describe_dtype(dtype: np.dtype[Any]) -> object:
         "itemsize": dtype.itemsize,
     }
     if any(len(field) > 2 for field in fields):
-        described["titles"] = [field[2] if len(field) > 2 else None for field in fields]
+        described["titles"] = [field[2] if len(field) > 2 else None for field in fields]  # type: ignore[misc]
     if dtype.isalignedstruct:
         described["aligned"] = True
     return described

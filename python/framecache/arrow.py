@@ -47,8 +47,11 @@ def encode(value: object) -> Frame:
     Raises:
         EncodeError: what Arrow cannot hold, or would not give back as it was.
     """
-    source, described = describe(value)
-    return encode_arrow(source, described)
+    arrow = describe(value)
+    if arrow is None:
+        found = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise EncodeError(f"cannot encode value: expected an Arrow producer (__arrow_c_stream__), found {found}")
+    return encode_arrow(*arrow)
 
 
 def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) -> Any:
@@ -76,8 +79,8 @@ def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) 
     return rebuild(file, described, views=views, require_zero_copy=require_zero_copy)
 
 
-def describe(value: object) -> tuple[object, dict[str, Any]]:
-    """Return a producer of `value`'s columns, and what `rebuild` needs to know beyond them."""
+def describe(value: object) -> tuple[object, dict[str, Any]] | None:
+    """Return a producer of `value`'s columns, and what `rebuild` needs to know beyond them; `None` if it has none."""
     kind = type(value)
     library = kind.__module__.partition(".")[0]
     name = kind.__qualname__
@@ -100,10 +103,7 @@ def describe(value: object) -> tuple[object, dict[str, Any]]:
             )
     if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
         return value, {"type": "ArrowTable"}
-    raise EncodeError(
-        "cannot encode value: expected bytes, bytearray, memoryview, Frame, a pandas object or an Arrow producer "
-        f"(__arrow_c_stream__), found {kind.__module__}.{name}"
-    )
+    return None
 
 
 def rebuild(payload: Frame, stored: dict[str, Any], *, views: bool, require_zero_copy: bool) -> Any:

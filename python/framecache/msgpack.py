@@ -9,9 +9,31 @@ b'\\x92\\x01\\xa1a'
 
 from __future__ import annotations
 
-from framecache._framecache import packb, unpackb
+from framecache._framecache import DecodeError, Frame, SerializationWrapper, packb, unpackb
+from framecache._framecache import encode_msgpack as encode
 
-__all__ = ["Ext", "packb", "unpackb"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Ext", "decode", "encode", "packb", "unpackb"]
+
+
+def decode(frame: Any, *, views: bool = False) -> Any:
+    """Return the value that `encode` was given.
+
+    Args:
+        frame: A Frame, or the bytes of one.
+        views: As for `unpackb`; the views stand on `frame`.
+
+    Raises:
+        FrameError, DecodeError: bytes that are not such a frame.
+    """
+    whole = frame if isinstance(frame, Frame) else Frame(frame)
+    payload, _, codec = SerializationWrapper.unwrap(whole)
+    if codec != "msgpack" or not isinstance(payload, memoryview):
+        raise DecodeError(f"cannot decode msgpack payload: expected codec 'msgpack', found {codec!r}")
+    return unpackb(payload.obj, views=views)
 
 
 class Ext:

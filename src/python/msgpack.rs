@@ -1,15 +1,15 @@
 //! `framecache.msgpack`.
 
 use super::error::guard;
+use super::frame::Frame;
 use super::input::{Input, View};
-use super::metadata;
-use crate::buffer::FrameBuf;
+use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::msgpack::{Decoder, Encoder, MAX_DEPTH, MAX_INT_BYTES, MSGPACK, Types};
 use crate::cpython::{Sink, Writer};
 use crate::error::Error;
 use crate::frame::{Draft, Header};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyBytes;
 
 /// `value` as MessagePack.
 ///
@@ -91,20 +91,24 @@ fn argument(argument: &'static str, expected: String, found: String) -> PyErr {
     Error::Argument { argument, expected: expected.into(), found }.into()
 }
 
-/// A frame with `header` whose payload is `value`, encoded where it will stay.
-pub(super) fn build<'py>(value: &Bound<'py, PyAny>, header: Header) -> PyResult<FrameBuf> {
-    let py = value.py();
-    let draft = Draft::new(header)?;
-    let header = draft.header;
-    Writer::with(Sink::Buffer(draft.buffer), |writer| {
-        Encoder::new(py, writer, Types::Python, None, MAX_INT_BYTES).encode(value)?;
-        Ok(Draft { header, buffer: writer.finish_buffer() }.finish()?)
+/// `value` as MessagePack in aligned memory.
+pub(super) fn payload(value: &Bound<'_, PyAny>) -> PyResult<AlignedBuf> {
+    guard(|| append_to(AlignedBuf::default(), value))
+}
+
+fn append_to(buffer: AlignedBuf, value: &Bound<'_, PyAny>) -> PyResult<AlignedBuf> {
+    Writer::with(Sink::Buffer(buffer), |writer| {
+        Encoder::new(value.py(), writer, Types::Python, None, MAX_INT_BYTES).encode(value)?;
+        Ok(writer.finish_buffer())
     })
 }
 
-/// A frame whose payload is `value` as MessagePack; `python` is kept in the header.
+/// A frame whose payload is `value` as MessagePack, written where it stays.
 #[pyfunction]
-pub(super) fn encode_msgpack(value: &Bound<'_, PyAny>, python: &Bound<'_, PyDict>) -> PyResult<super::frame::Frame> {
-    let header = Header { python: Some(metadata::to_json_object(python)?), ..Header::new(MSGPACK) };
-    guard(|| Ok(build(value, header)?.into()))
+pub(super) fn encode_msgpack(value: &Bound<'_, PyAny>) -> PyResult<Frame> {
+    guard(|| {
+        let mut draft = Draft::new(Header::new(MSGPACK))?;
+        draft.buffer = append_to(draft.buffer, value)?;
+        Ok(draft.finish()?.into())
+    })
 }

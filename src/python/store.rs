@@ -5,7 +5,9 @@ use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
 use super::metadata;
+use super::msgpack;
 use crate::codec::ARROW;
+use crate::codec::msgpack::MSGPACK;
 use crate::frame::Header;
 use crate::store::{BlobStore as Store, Lookup, Miss};
 use pyo3::prelude::*;
@@ -26,8 +28,8 @@ impl BlobStore {
 
     /// Stores `value` under `key`; returns the size of the entry in bytes.
     ///
-    /// `codec` is `"raw"` for a bytes-like value and `"arrow"` for one with `__arrow_c_stream__` or
-    /// `__arrow_c_array__`. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
+    /// `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`, and
+    /// `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
     #[pyo3(signature = (key, codec, value, python, created, until=None))]
     #[expect(clippy::too_many_arguments, reason = "one call per entry, each argument a field of it")]
     fn put(
@@ -45,6 +47,10 @@ impl BlobStore {
         if codec == ARROW {
             let source = table_from(value)?;
             return py.detach(|| guard(|| Ok(self.0.put(key, header, &source.into_table()?.into_payload()?)?)));
+        }
+        if codec == MSGPACK {
+            let payload = msgpack::payload(value)?;
+            return py.detach(|| guard(|| Ok(self.0.put(key, header, payload.as_slice())?)));
         }
         let frame = Input::from(value)?.to_frame()?;
         py.detach(|| guard(|| Ok(self.0.put(key, header, &*frame)?)))

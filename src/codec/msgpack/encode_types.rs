@@ -259,7 +259,10 @@ impl<'py> Encoder<'_, 'py> {
                 Err(self.fail(Fault::unfit("an extension code below 0 or above 63", found)))
             }
             Ok((code, data)) => self.ext(code, data.as_bytes()),
-            Err(error) => Err(self.fail(Fault::Raised(error))),
+            Err(error) => {
+                let found = format!("{}: {}", type_name(object), error.value(self.py));
+                Err(self.fail(Fault::unfit("an Ext with a code from -128 to 127 and bytes", found)))
+            }
         }
     }
 
