@@ -1,7 +1,9 @@
-"""Write ``frame-v3.jsonl`` and ``names.jsonl``; ``README.md`` says what their fields mean.
+"""Write ``frame-v3.jsonl``, ``names.jsonl`` and ``msgpack.jsonl``.
+
+``README.md`` says what the fields of the first two mean, ``../msgpack.md`` those of the last.
 
 Run it in any directory: ``python proto-docs/vectors/make.py``. Equal input gives equal files, byte for byte. It builds
-every frame from the specification alone, with nothing of framecache, so that the vectors can contradict the code. The
+every line from the specification alone, with nothing of framecache, so that the vectors can contradict the code. The
 one package it needs beyond the standard library is ``blake3``. ``cachekit-entries.jsonl`` holds entries that cachekit
 wrote; it is read, never made.
 """
@@ -32,13 +34,19 @@ CREATED = 1_700_000_000_000
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     vectors = [*cachekit(), *padded(), *framecache(), *other_writers(), *legacy(), *malformed(), *malformed_entries()]
+    write("frame-v3.jsonl", distinct(vectors))
+    write("names.jsonl", keys())
+    write("msgpack.jsonl", distinct([*msgpack_plain(), *msgpack_python(), *msgpack_other(), *msgpack_invalid()]))
+
+
+def distinct(vectors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `vectors`, whose names must differ."""
     names = [vector["name"] for vector in vectors]
     if len(set(names)) != len(names):
         raise SystemExit(f"two vectors of one name: {sorted({name for name in names if names.count(name) > 1})}")
-    write("frame-v3.jsonl", vectors)
-    write("names.jsonl", keys())
+    return vectors
 
 
 def write(file: str, lines: list[dict[str, Any]]) -> None:
@@ -411,6 +419,390 @@ def keys() -> list[dict[str, Any]]:
     for count, text in repeated:
         made.append({"key": {"repeat": [text, count]}, "name": blake3((text * count).encode()).hexdigest()})
     return made
+
+
+def spelled(data: str | bytes) -> str:
+    """Return hexadecimal digits without the spaces that make them readable."""
+    return (bytes.fromhex(data) if isinstance(data, str) else data).hex()
+
+
+def ext(code: int, payload: str | bytes) -> bytes:
+    """Return an extension with the head of payloads that are made of values, ext 8 or ext 32."""
+    payload = bytes.fromhex(payload) if isinstance(payload, str) else payload
+    head = b"\xc7" + bytes([len(payload)]) if len(payload) < 256 else b"\xc9" + len(payload).to_bytes(4, "big")
+    return head + bytes([code]) + payload
+
+
+def text(value: str) -> bytes:
+    """Return a short str."""
+    return bytes([0xA0 | len(value.encode())]) + value.encode()
+
+
+def valid(cases: list[tuple[str, str, str | bytes]], **fields: Any) -> list[dict[str, Any]]:
+    """Return vectors of (name, expression, bytes)."""
+    return [{"name": name, "python": python, "hex": spelled(data), **fields} for name, python, data in cases]
+
+
+def msgpack_plain() -> list[dict[str, Any]]:
+    """Return what both kinds write alike: every form of MessagePack that is written."""
+    cases: list[tuple[str, str, str | bytes]] = [
+        ("nil", "None", "c0"),
+        ("false", "False", "c2"),
+        ("true", "True", "c3"),
+        ("fixint-0", "0", "00"),
+        ("fixint-127", "127", "7f"),
+        ("fixint-minus-1", "-1", "ff"),
+        ("fixint-minus-32", "-32", "e0"),
+        ("uint-8-smallest", "128", "cc 80"),
+        ("uint-8-largest", "255", "cc ff"),
+        ("uint-16-smallest", "256", "cd 0100"),
+        ("uint-16-largest", "65535", "cd ffff"),
+        ("uint-32-smallest", "65536", "ce 00010000"),
+        ("uint-32-largest", "2**32 - 1", "ce ffffffff"),
+        ("uint-64-smallest", "2**32", "cf 0000000100000000"),
+        ("uint-64-largest", "2**64 - 1", "cf ffffffffffffffff"),
+        ("int-8-largest", "-33", "d0 df"),
+        ("int-8-smallest", "-128", "d0 80"),
+        ("int-16-largest", "-129", "d1 ff7f"),
+        ("int-16-smallest", "-(2**15)", "d1 8000"),
+        ("int-32-largest", "-(2**15) - 1", "d2 ffff7fff"),
+        ("int-32-smallest", "-(2**31)", "d2 80000000"),
+        ("int-64-largest", "-(2**31) - 1", "d3 ffffffff7fffffff"),
+        ("int-64-smallest", "-(2**63)", "d3 8000000000000000"),
+        ("float-64", "1.5", "cb 3ff8000000000000"),
+        ("float-minus-zero", "-0.0", "cb 8000000000000000"),
+        ("float-infinity", 'float("-inf")', "cb fff0000000000000"),
+        ("float-nan", 'float("nan")', "cb 7ff8000000000000"),
+        ("float-nan-with-bits", 'struct.unpack(">d", bytes.fromhex("fff8000000000123"))[0]', "cb fff8000000000123"),
+        ("float-denormal", "5e-324", "cb 0000000000000001"),
+        ("fixstr-empty", '""', "a0"),
+        ("fixstr", '"é"', "a2 c3a9"),
+        ("fixstr-31", '"a" * 31', b"\xbf" + b"a" * 31),
+        ("str-8-smallest", '"a" * 32', b"\xd9\x20" + b"a" * 32),
+        ("str-8-largest", '"a" * 255', b"\xd9\xff" + b"a" * 255),
+        ("str-16-smallest", '"a" * 256', b"\xda\x01\x00" + b"a" * 256),
+        ("str-beyond-the-bmp", '"\\U0001f980\\x00\\uffff"', "a8 f09fa680 00 efbfbf"),
+        ("bin-8-empty", 'b""', "c4 00"),
+        ("bin-8-largest", "bytes(255)", b"\xc4\xff" + bytes(255)),
+        ("bin-16-smallest", "bytes(256)", b"\xc5\x01\x00" + bytes(256)),
+        ("fixarray-empty", "[]", "90"),
+        ("fixarray-15", "[None] * 15", b"\x9f" + b"\xc0" * 15),
+        ("array-16-smallest", "[None] * 16", b"\xdc\x00\x10" + b"\xc0" * 16),
+        ("fixmap-empty", "{}", "80"),
+        (
+            "fixmap-keys",
+            '{"b": 1, 3: "a", None: [], b"x": {}, 2.5: False}',
+            "85 a16201 03a161 c090 c40178 80 cb4004000000000000 c2",
+        ),
+        (
+            "map-16-smallest",
+            "{number: None for number in range(16)}",
+            b"\xde\x00\x10" + b"".join(bytes([n, 0xC0]) for n in range(16)),
+        ),
+        ("a-dict-like-a-marker", '{"__tuple__": [1]}', b"\x81" + b"\xa9__tuple__" + b"\x91\x01"),
+        ("depth-1024", "functools.reduce(lambda inner, _: [inner], range(1023), [])", b"\x91" * 1023 + b"\x90"),
+    ]
+    return valid(cases, plain=True)
+
+
+def msgpack_python() -> list[dict[str, Any]]:
+    """Return what `types="python"` alone writes: every extension type."""
+    day, moment = "07e80102", "07e80102 030405000006"
+    at = "datetime.datetime(2024, 1, 2, 3, 4, 5, 6, {})".format
+    name = "example:{}".format
+    record = b"\x84" + text("names") + b"\x92\xa1a\xa1b" + text("formats") + b"\x92" + text("<i4")
+    record += b"\x92" + text(">f8") + b"\x91\x02" + text("offsets") + b"\x92\x00\x04" + text("itemsize") + b"\x14"
+    large = b"\x93" + text("|u1") + b"\xa1C\x91\xcd\x10\x00"
+    # The head of the list and None are 2 bytes, the head of the extension 6.
+    aligned = b"\x92\xc0" + ext(23, large + bytes(-(2 + 6 + len(large)) % 64) + bytes(4096))
+    cases: list[tuple[str, str, str | bytes]] = [
+        ("tuple-empty", "()", ext(1, "90")),
+        ("tuple", '(1, "a", [2])', ext(1, "93 01 a161 9102")),
+        ("tuple-in-a-tuple", "((1,),)", ext(1, b"\x91" + ext(1, "91 01"))),
+        ("tuple-as-a-key", "{(1, 2): 3}", b"\x81" + ext(1, "92 01 02") + b"\x03"),
+        ("tuple-ext-32", '("a" * 300,)', ext(1, b"\x91\xda\x01\x2c" + b"a" * 300)),
+        ("set-empty", "set()", ext(2, "90")),
+        ("set", "{1}", ext(2, "91 01")),
+        ("frozenset", "frozenset({(1,)})", ext(3, b"\x91" + ext(1, "91 01"))),
+        ("int-beyond-uint-64", "2**64", ext(4, "01 0000000000000000")),
+        ("int-beyond-int-64", "-(2**63) - 1", ext(4, "ff 7fffffffffffffff")),
+        ("int-16-bytes", "2**127 - 1", "d8 04 7fffffffffffffffffffffffffffffff"),
+        ("int-largest", "2**32767 - 1", b"\xc8\x10\x00\x04\x7f" + b"\xff" * 4095),
+        ("surrogate", '"\\ud800"', ext(5, "eda080")),
+        ("surrogate-pair", '"\\ud83e" + "\\udd80"', ext(5, "eda0be edb680")),
+        ("surrogate-in-text", '"a\\udfff"', "d6 05 61 edbfbf"),
+        ("bytearray-empty", 'bytearray(b"")', ext(6, "")),
+        ("bytearray-1", 'bytearray(b"x")', "d4 06 78"),
+        ("bytearray-2", 'bytearray(b"xy")', "d5 06 7879"),
+        ("bytearray-4", 'bytearray(b"wxyz")', "d6 06 7778797a"),
+        ("bytearray-8", "bytearray(8)", "d7 06 0000000000000000"),
+        ("bytearray-16", "bytearray(16)", b"\xd8\x06" + bytes(16)),
+        ("bytearray-256", "bytearray(256)", b"\xc8\x01\x00\x06" + bytes(256)),
+        ("complex", "1 + 2j", "d8 07 3ff0000000000000 4000000000000000"),
+        ("complex-special", 'complex(-0.0, float("inf"))', "d8 07 8000000000000000 7ff0000000000000"),
+        *(
+            (f"decimal{number}", f'decimal.Decimal("{digits}")', data)
+            for number, (digits, data) in enumerate(
+                [
+                    ("1.20", "d6 08 312e3230"),
+                    ("-0", "d5 08 2d30"),
+                    ("1E+3", "d6 08 31452b33"),
+                    ("-sNaN7", ext(8, b"-sNaN7")),
+                    ("Infinity", "d7 08 496e66696e697479"),
+                ]
+            )
+        ),
+        ("fraction", "fractions.Fraction(1, 3)", ext(9, "92 01 03")),
+        ("fraction-of-zero", "fractions.Fraction(0)", ext(9, "92 00 01")),
+        (
+            "fraction-negative-and-large",
+            "fractions.Fraction(-(2**64), 3)",
+            ext(9, b"\x92" + ext(4, "ff 0000000000000000") + b"\x03"),
+        ),
+        ("datetime", at("fold=0"), ext(10, moment)),
+        ("datetime-fold", at("fold=1"), ext(10, "07e80102 830405000006")),
+        ("datetime-smallest", "datetime.datetime.min", ext(10, "00010101 000000000000")),
+        ("datetime-largest", "datetime.datetime.max", ext(10, "270f0c1f 173b3b0f423f")),
+        ("datetime-utc", at("tzinfo=datetime.timezone.utc"), ext(10, moment + "c0")),
+        (
+            "datetime-offset",
+            at("tzinfo=datetime.timezone(datetime.timedelta(hours=2))"),
+            ext(10, moment + "92 cd1c20 00"),
+        ),
+        (
+            "datetime-offset-negative",
+            at("tzinfo=datetime.timezone(-datetime.timedelta(microseconds=1))"),
+            ext(10, moment + "92 ff ce000f423f"),
+        ),
+        (
+            "datetime-named",
+            at('tzinfo=datetime.timezone(datetime.timedelta(hours=2), "CEST")'),
+            ext(10, bytes.fromhex(moment + "93 cd1c20 00") + text("CEST")),
+        ),
+        (
+            "datetime-zoneinfo",
+            at('tzinfo=zoneinfo.ZoneInfo("Europe/Zurich")'),
+            ext(10, bytes.fromhex(moment) + text("Europe/Zurich")),
+        ),
+        ("date", "datetime.date(2024, 1, 2)", "d6 0b" + day),
+        ("time", "datetime.time(3, 4, 5, 6)", ext(12, "030405000006")),
+        ("time-utc-fold", "datetime.time(3, 4, 5, 6, datetime.timezone.utc, fold=1)", ext(12, "830405000006 c0")),
+        ("timedelta", "datetime.timedelta(-1, 2, 3)", ext(13, "ffffffff 00000002 00000003")),
+        ("timedelta-smallest", "datetime.timedelta.min", ext(13, "c4653601 00000000 00000000")),
+        ("timedelta-largest", "datetime.timedelta.max", ext(13, "3b9ac9ff 0001517f 000f423f")),
+        ("uuid", "uuid.UUID(int=1)", b"\xd8\x0e" + bytes(15) + b"\x01"),
+        ("uuid-safe", "uuid.UUID(int=1, is_safe=uuid.SafeUUID.safe)", ext(14, bytes(15) + b"\x01\x00")),
+        ("uuid-unsafe", "uuid.UUID(int=1, is_safe=uuid.SafeUUID.unsafe)", ext(14, bytes(15) + b"\x01\xff")),
+        ("path-pure-posix", 'pathlib.PurePosixPath("/a/b")', ext(15, b"\x92\x00" + text("/a/b"))),
+        ("path-pure-windows", 'pathlib.PureWindowsPath("c:/a")', ext(15, b"\x92\x01" + text("c:\\a"))),
+        ("path-posix", 'pathlib.PosixPath("a")', ext(15, "92 02 a161")),
+        *(
+            (f"ip-{kind}", f'ipaddress.{cls}("{address}")', ext(16, bytes([0x92, kind]) + text(address)))
+            for kind, (cls, address) in enumerate(
+                [
+                    ("IPv4Address", "10.0.0.1"),
+                    ("IPv6Address", "fe80::1%eth0"),
+                    ("IPv4Network", "10.0.0.0/8"),
+                    ("IPv6Network", "fe80::/10"),
+                    ("IPv4Interface", "10.0.0.1/8"),
+                    ("IPv6Interface", "fe80::1/10"),
+                ]
+            )
+        ),
+        ("range", "range(1, 10, 2)", ext(17, "93 01 0a 02")),
+        ("range-beyond-64-bits", "range(0, 2**64, -1)", ext(17, b"\x93\x00" + ext(4, "01 0000000000000000") + b"\xff")),
+        ("slice", "slice(1, None)", ext(18, "93 01 c0 c0")),
+        ("slice-of-anything", 'slice("a", [1])', ext(18, "93 a161 9101 c0")),
+        ("enum", "Color.red", ext(19, b"\x92" + text(name("Color")) + text("red"))),
+        ("flag", "Access.read ^ Access.write", ext(19, b"\x92" + text(name("Access")) + b"\x03")),
+        ("namedtuple", "Pair(1, 2)", ext(20, b"\x92" + text(name("Pair")) + b"\x92\x01\x02")),
+        ("dataclass", "Point(1, 2)", ext(21, b"\x92" + text(name("Point")) + b"\x82\xa1x\x01\xa1y\x02")),
+        ("object", "Money(500)", ext(22, b"\x92" + text(name("Money")) + b"\xcd\x01\xf4")),
+        ("array", 'np.array([1, 2, 3], "u1")', ext(23, b"\x93" + text("|u1") + b"\xa1C\x91\x03\x01\x02\x03")),
+        (
+            "array-fortran",
+            'np.array([[1, 2], [3, 4]], "u1", order="F")',
+            ext(23, b"\x93" + text("|u1") + b"\xa1F\x92\x02\x02\x01\x03\x02\x04"),
+        ),
+        ("array-0-dimensions", 'np.array(5, ">i2")', ext(23, b"\x93" + text(">i2") + b"\xa1C\x90\x00\x05")),
+        ("array-empty", 'np.zeros((2, 0), "<f8")', ext(23, b"\x93" + text("<f8") + b"\xa1C\x92\x02\x00")),
+        ("array-text", 'np.array(["a"], "<U2")', ext(23, b"\x93" + text("<U2") + b"\xa1C\x91\x01" + b"a" + bytes(7))),
+        ("array-dates", 'np.array([1], "<M8[D]")', ext(23, b"\x93" + text("<M8[D]") + b"\xa1C\x91\x01\x01" + bytes(7))),
+        (
+            "array-records",
+            'np.array([(1, [0.0, 0.0])], dtype=[("a", "<i4"), ("b", ">f8", (2,))])',
+            ext(23, b"\x93" + record + b"\xa1C\x91\x01\x01" + bytes(19)),
+        ),
+        ("array-aligned", '[None, np.zeros(4096, "u1")]', aligned),
+        ("scalar", "np.float32(1.5)", ext(24, b"\x92" + text("<f4") + b"\xc4\x04\x00\x00\xc0\x3f")),
+        ("scalar-bool", "np.bool_(True)", ext(24, b"\x92" + text("|b1") + b"\xc4\x01\x01")),
+        (
+            "scalar-nat",
+            'np.datetime64("NaT", "s")',
+            ext(24, b"\x92" + text("<M8[s]") + b"\xc4\x08" + bytes(7) + b"\x80"),
+        ),
+        ("scalar-str", 'np.str_("é")', ext(24, "92 a155 a2c3a9")),
+        ("scalar-bytes", 'np.bytes_(b"x")', ext(24, "92 a153 c40178")),
+    ]
+    return valid(cases, plain=False)
+
+
+def msgpack_other() -> list[dict[str, Any]]:
+    """Return what readers take and framecache writes otherwise."""
+    one = b"\x93" + text("|u1") + b"\xa1C\x91\x01"
+    plain: list[tuple[str, str, str | bytes]] = [
+        ("uint-8-not-shortest", "5", "cc 05"),
+        ("uint-16-not-shortest", "5", "cd 0005"),
+        ("uint-32-not-shortest", "5", "ce 00000005"),
+        ("uint-64-not-shortest", "5", "cf 0000000000000005"),
+        ("int-8-not-shortest", "5", "d0 05"),
+        ("int-16-not-shortest", "-5", "d1 fffb"),
+        ("int-32-not-shortest", "-5", "d2 fffffffb"),
+        ("int-64-not-shortest", "-5", "d3 fffffffffffffffb"),
+        ("float-32", "1.5", "ca 3fc00000"),
+        ("float-32-nan", 'float("nan")', "ca 7fc00000"),
+        ("str-8-not-shortest", '"a"', "d9 01 61"),
+        ("str-16-not-shortest", '"a"', "da 0001 61"),
+        ("str-32-not-shortest", '"a"', "db 00000001 61"),
+        ("bin-16-not-shortest", 'b"x"', "c5 0001 78"),
+        ("bin-32-not-shortest", 'b"x"', "c6 00000001 78"),
+        ("array-16-not-shortest", "[1]", "dc 0001 01"),
+        ("array-32-not-shortest", "[1]", "dd 00000001 01"),
+        ("map-16-not-shortest", "{1: 2}", "de 0001 01 02"),
+        ("map-32-not-shortest", '{"a": 2}', "df 00000001 a161 02"),
+        ("key-not-shortest", '{"a": 2}', "81 db 00000001 61 02"),
+        ("last-value-wins", '{"a": 3, "b": 2}', "83 a161 01 a162 02 a161 03"),
+        ("last-value-of-equal-keys-wins", "{1: 3}", "82 01 02 cb3ff0000000000000 03"),
+        ("many-equal-str-keys", '{"a": 2}', b"\xde\x00\x41" + b"\xa1a\x02" * 65),
+        ("64-equal-keys", "{1: 2}", b"\xde\x00\x40" + b"\x01\x02" * 64),
+    ]
+    python: list[tuple[str, str, str | bytes]] = [
+        ("tuple-fixext", "()", "d4 01 90"),
+        ("tuple-ext-16", "()", "c8 0001 01 90"),
+        ("tuple-ext-32-not-shortest", "()", "c9 00000001 01 90"),
+        ("tuple-array-32", "(1,)", ext(1, "dd 00000001 01")),
+        ("set-of-equal-items", "{1}", ext(2, "92 01 01")),
+        ("int-of-one-byte", "-5", "d4 04 fb"),
+        ("int-not-shortest", "2**64", ext(4, "0000 01 0000000000000000")),
+        ("surrogates-without-any", '"a"', "d4 05 61"),
+        ("bytearray-ext-8", 'bytearray(b"x")', ext(6, "78")),
+        ("array-padded", 'np.array([5], "u1")', ext(23, one + bytes(63) + b"\x05")),
+        ("array-native-order", 'np.array([0], "=i2")', ext(23, b"\x93" + text("=i2") + b"\xa1C\x91\x01" + bytes(2))),
+        (
+            "dataclass-in-another-order",
+            "Point(1, 2)",
+            ext(21, b"\x92" + text("example:Point") + b"\x82\xa1y\x02\xa1x\x01"),
+        ),
+    ]
+    return valid(plain, plain=True, writer="other") + valid(python, plain=False, writer="other")
+
+
+def msgpack_invalid() -> list[dict[str, Any]]:
+    """Return what both kinds refuse to read."""
+    moment = "07e80102 030405000006"
+    one = b"\x93" + text("|u1") + b"\xa1C\x91\x01"
+    point = b"\x92" + text("example:Point")
+    cases: list[tuple[str, str | bytes]] = [
+        ("empty", ""),
+        ("c1", "c1"),
+        ("trailing", "c0 c0"),
+        *((f"cut-{marker:02x}", bytes([marker])) for marker in [0x81, 0x91, 0xA1, *range(0xC4, 0xE0)]),
+        ("str-huge", "db ffffffff"),
+        ("bin-huge", "c6 ffffffff 00"),
+        ("array-huge", "dd ffffffff 00"),
+        ("map-huge", "df ffffffff 00 00"),
+        ("ext-huge", "c9 ffffffff 01 90"),
+        ("map-odd", "81 01"),
+        ("str-not-utf-8", "a1 ff"),
+        ("str-surrogate", "a3 eda080"),
+        ("str-overlong", "a2 c080"),
+        ("key-not-utf-8", "81 a1 ff c0"),
+        ("key-list", "81 90 c0"),
+        ("65-equal-keys", b"\xde\x00\x41" + b"\x01\x02" * 65),
+        ("depth-1025", b"\x91" * 1024 + b"\x90"),
+        ("code-0", "d4 00 00"),
+        ("code-25", "d4 19 00"),
+        ("code-63", "d4 3f 00"),
+        ("code-64-without-hook", "d4 40 00"),
+        ("code-minus-1-without-hook", "d6 ff 00000000"),
+        ("tuple-empty-payload", ext(1, "")),
+        ("tuple-of-a-map", ext(1, "80")),
+        ("tuple-too-long", ext(1, "90 00")),
+        ("tuple-past-its-end", b"\x92" + ext(1, "92 01") + b"\x02"),
+        ("set-of-a-list", ext(2, "91 90")),
+        ("set-of-65-equal-items", ext(2, b"\xdc\x00\x41" + b"\x01" * 65)),
+        ("frozenset-of-nil", ext(3, "c0")),
+        ("int-empty", ext(4, "")),
+        ("int-4097-bytes", b"\xc8\x10\x01\x04" + bytes(4097)),
+        ("surrogates-not-utf-8", "d4 05 ff"),
+        ("complex-short", ext(7, bytes(15))),
+        ("complex-long", ext(7, bytes(17))),
+        ("decimal-empty", ext(8, "")),
+        ("decimal-underscore", ext(8, b"1_0")),
+        ("decimal-space", ext(8, b" 1")),
+        ("decimal-word", ext(8, b"aN")),
+        ("decimal-other-digits", ext(8, "\u0661".encode())),
+        ("decimal-4097", b"\xc8\x10\x01\x08" + b"1" * 4097),
+        ("fraction-not-lowest", ext(9, "92 02 04")),
+        ("fraction-negative-denominator", ext(9, "92 01 fd")),
+        ("fraction-zero", ext(9, "92 01 00")),
+        ("fraction-bool", ext(9, "92 c3 02")),
+        ("fraction-of-three", ext(9, "93 01 02 03")),
+        ("datetime-short", ext(10, "07e80102 0304050000")),
+        ("datetime-month-13", ext(10, "07e80d02 030405000006")),
+        ("datetime-hour-24", ext(10, "07e80102 180405000006")),
+        ("datetime-year-0", ext(10, "00000102 030405000006")),
+        ("datetime-microsecond", ext(10, "07e80102 0304050f4240")),
+        ("datetime-zone-bool", ext(10, moment + "c3")),
+        ("datetime-zone-float", ext(10, moment + "92 cb3ff0000000000000 00")),
+        ("datetime-zone-24-hours", ext(10, moment + "92 ce00015180 00")),
+        ("datetime-zone-unknown", ext(10, bytes.fromhex(moment) + text("No/Where"))),
+        ("datetime-zone-a-path", ext(10, bytes.fromhex(moment) + text("../../etc/passwd"))),
+        ("datetime-two-zones", ext(10, moment + "c0 c0")),
+        ("date-day-0", "d6 0b 07e80100"),
+        ("date-30-february", "d6 0b 07e8021e"),
+        ("time-minute-60", ext(12, "033c05000006")),
+        ("timedelta-short", ext(13, bytes(11))),
+        ("timedelta-days", ext(13, "3b9aca00 00000000 00000000")),
+        ("timedelta-seconds", ext(13, "00000000 00015180 00000000")),
+        ("timedelta-microseconds", ext(13, "00000000 00000000 ffffffff")),
+        ("uuid-short", ext(14, bytes(15))),
+        ("uuid-safety", ext(14, bytes(16) + b"\x05")),
+        ("uuid-long", ext(14, bytes(18))),
+        ("path-kind", ext(15, "92 04 a161")),
+        ("path-kind-negative", ext(15, "92 ff a161")),
+        ("path-bytes", ext(15, "92 00 c40161")),
+        ("ip-kind", ext(16, "92 06 a161")),
+        ("ip-text", ext(16, "92 00 a161")),
+        ("ip-host-bits", ext(16, b"\x92\x02" + text("10.0.0.1/8"))),
+        ("range-step-0", ext(17, "93 01 02 00")),
+        ("range-float", ext(17, "93 01 cb3ff0000000000000 01")),
+        ("range-of-two", ext(17, "92 01 02")),
+        ("slice-of-four", ext(18, "94 c0 c0 c0 c0")),
+        ("enum-unregistered", ext(19, b"\x92" + text("example:Nobody") + b"\xa1a")),
+        ("enum-no-member", ext(19, b"\x92" + text("example:Color") + b"\xa1a")),
+        ("enum-name-int", ext(19, "92 01 02")),
+        ("enum-of-three", ext(19, b"\x93" + text("example:Color") + text("red") + b"\xc0")),
+        ("flag-no-value", ext(19, b"\x92" + text("example:Access") + b"\x08")),
+        ("namedtuple-of-three", ext(20, b"\x92" + text("example:Pair") + b"\x93\x01\x02\x03")),
+        ("namedtuple-of-another-kind", ext(20, point + b"\x92\x01\x02")),
+        ("dataclass-missing", ext(21, point + b"\x81\xa1x\x01")),
+        ("dataclass-unknown", ext(21, point + b"\x82\xa1x\x01\xa1z\x02")),
+        ("dataclass-twice", ext(21, point + b"\x82\xa1x\x01\xa1x\x02")),
+        ("object-unregistered", ext(22, "92 a161 c0")),
+        ("array-padding-64", ext(23, one + bytes(64) + b"\x05")),
+        ("array-padding-not-zero", ext(23, one + b"\x05\x05")),
+        ("array-short", ext(23, one)),
+        ("array-order", ext(23, b"\x93" + text("|u1") + b"\xa1A\x91\x01\x05")),
+        ("array-negative-shape", ext(23, b"\x93" + text("|u1") + b"\xa1C\x91\xff")),
+        ("array-huge-shape", ext(23, b"\x93" + text("|u1") + b"\xa1C\x92" + (b"\xcf\x7f" + b"\xff" * 7) * 2)),
+        ("array-objects", ext(23, b"\x93" + text("|O") + b"\xa1C\x90" + bytes(8))),
+        ("array-of-two", ext(23, b"\x92" + text("|u1") + b"\xa1C")),
+        ("scalar-short", ext(24, b"\x92" + text("<f4") + b"\xc4\x03" + bytes(3))),
+        ("scalar-objects", ext(24, b"\x92" + text("|O8") + b"\xc4\x08" + bytes(8))),
+        ("scalar-str-of-bytes", ext(24, "92 a155 c40178")),
+    ]
+    return [{"name": f"invalid-{name}", "hex": spelled(data), "error": True} for name, data in cases]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def _kind_of(cls: type) -> tuple[int, tuple[str, ...]] | None:
     if isinstance(fields, dict):
         from dataclasses import fields as declared
 
-        if "__dataclass_fields__" in cls.__dict__ and cls.__basicsize__ and _is_plain(cls):
+        if "__dataclass_fields__" in cls.__dict__ and _is_plain(cls):
             return _DATACLASS, tuple(field.name for field in declared(cls))
     names = getattr(cls, "_fields", None)
     if issubclass(cls, tuple) and isinstance(names, tuple) and all(type(name) is str for name in names):
@@ -104,12 +104,8 @@ def _kind_of(cls: type) -> tuple[int, tuple[str, ...]] | None:
 
 
 def _is_plain(cls: type) -> bool:
-    """Whether `object.__new__` makes instances: no class in C but `object` is below."""
-    try:
-        object.__new__(cls)
-    except TypeError:
-        return False
-    return True
+    """Whether `object.__new__` makes instances: no class but `object` has a `__new__` in C."""
+    return all(type(base.__dict__.get("__new__")) is not type(object.__new__) for base in cls.__mro__[:-1])
 
 
 def _default_name(cls: type) -> str:

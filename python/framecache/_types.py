@@ -27,6 +27,8 @@ _DTYPE = re.compile(
 _DEEPEST_DTYPE = 16
 #: Arrays of this many bytes and more are aligned in the payload, and can be views of it.
 _VIEWS_FROM = 4096
+#: NumPy's limit.
+_MOST_DIMENSIONS = 64
 
 
 def is_known(cls: type) -> bool:
@@ -57,12 +59,28 @@ def pack(value: Any) -> tuple[int, object, object]:
 
     if isinstance(value, np.ndarray):
         dtype = describe_dtype(value.dtype)
+        if not value.dtype.itemsize:
+            raise TypeError(f"an array of items that have a size, not {value.dtype}")
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         data = value.reshape(-1, order="F") if order == "F" else np.ascontiguousarray(value).reshape(-1)
-        return _ARRAY, [dtype, order, list(value.shape)], data.view(np.uint8) if data.nbytes else b""
+        return _ARRAY, [dtype, order, list(value.shape)], _octets(data) if data.nbytes else b""
     if isinstance(value, np.str_ | np.bytes_):
-        return _SCALAR, [value.dtype.kind, str(value) if isinstance(value, np.str_) else bytes(value)], None
-    return _SCALAR, [describe_dtype(value.dtype), value.tobytes()], None
+        return _SCALAR, [value.dtype.kind, str.__str__(value) if isinstance(value, np.str_) else bytes(value)], None
+    described = describe_dtype(value.dtype)
+    if _dtype(described).type is not type(value) or not value.dtype.itemsize:
+        raise TypeError("a scalar that its dtype gives back")
+    return _SCALAR, [described, _octets(np.array([value], value.dtype)).tobytes()], None
+
+
+def _octets(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the bytes of one-dimensional `data`; what a long double leaves unused becomes zero."""
+    import numpy as np
+
+    if data.dtype.char not in "gG" or np.finfo(np.longdouble).nmant != 63:
+        return data.view(np.uint8)
+    octets = data.copy().view(np.uint8).reshape(-1, 16)
+    octets[:, 10:] = 0
+    return octets.reshape(-1)
 
 
 def unpack(code: int, payload: Any, data: memoryview | None, views: bool, limit: int) -> object:
@@ -139,6 +157,10 @@ def describe_dtype(dtype: np.dtype[Any]) -> object:
         if dtype.hasobject or not _DTYPE.fullmatch(dtype.str):
             raise TypeError(f"an array of numbers, text of fixed width, times or records of these, not {dtype}")
         return dtype.str
+    import numpy as np
+
+    if dtype.type is not np.void:
+        raise TypeError(f"an array of plain records, not {dtype}")
     fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
     described: dict[str, object] = {
         "names": list(dtype.names),
@@ -189,9 +211,13 @@ def _array(head: Any, data: memoryview | None, views: bool) -> object:
     described, order, shape = head
     dtype = _dtype(described)
     count = 1
-    for size in _sizes(shape):
+    if len(_sizes(shape)) > _MOST_DIMENSIONS:
+        raise ValueError(f"an array of {len(shape)} dimensions")
+    for size in shape:
         count *= size
     nbytes = count * dtype.itemsize
+    if not dtype.itemsize:
+        raise ValueError(f"an array of items without size, {described!r:.40}")
     if data is None or order not in ("C", "F") or not 0 <= len(data) - nbytes < 64:
         raise ValueError(f"an array of {nbytes} bytes and data of {0 if data is None else len(data)}")
     padding = len(data) - nbytes

@@ -100,10 +100,6 @@ impl ObjectStack {
         additional <= self.0.capacity() - self.0.len() || self.0.try_reserve(additional).is_ok()
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Owned> {
-        self.0.pop()
-    }
-
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.0.len()

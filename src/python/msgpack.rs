@@ -26,9 +26,9 @@ pub(super) fn packb<'py>(
     obj: &Bound<'py, PyAny>,
     default: Option<&Bound<'py, PyAny>>,
     types: Option<&str>,
-    limits: Option<usize>,
+    limits: Option<isize>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let (types, limit) = (types_of(types)?, limits.unwrap_or(MAX_INT_BYTES));
+    let (types, limit) = (types_of(types)?, limit_of(limits)?);
     guard(|| {
         Writer::with(Sink::Bytes, |writer| {
             Encoder::new(py, writer, types, default, limit).encode(obj)?;
@@ -48,14 +48,16 @@ pub(super) fn unpackb<'py>(
     types: Option<&str>,
     max_depth: Option<isize>,
     ext_hook: Option<&Bound<'py, PyAny>>,
-    limits: Option<usize>,
+    limits: Option<isize>,
     views: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let types = types_of(types)?;
+    let (types, limit) = (types_of(types)?, limit_of(limits)?);
     let max_depth = match max_depth.map(u32::try_from) {
         None => MAX_DEPTH,
         Some(Ok(depth @ 1..=MAX_DEPTH)) => depth,
-        Some(_) => return Err(argument("max_depth", format!("1 to {MAX_DEPTH}"), format!("{max_depth:?}"))),
+        Some(_) => {
+            return Err(argument("max_depth", format!("1 to {MAX_DEPTH}"), max_depth.unwrap_or_default().to_string()));
+        }
     };
     guard(|| {
         let input = Input::from(data)?;
@@ -72,7 +74,7 @@ pub(super) fn unpackb<'py>(
         let view_of = |range: std::ops::Range<usize>| Ok(View::part(py, &input, range)?.into_any());
         Decoder::new(py, bytes, types, &view_of)
             .max_depth(max_depth)
-            .max_int_bytes(limits.unwrap_or(MAX_INT_BYTES))
+            .max_int_bytes(limit)
             .ext_hook(ext_hook)
             .views(views)
             .decode()
@@ -84,6 +86,15 @@ fn types_of(types: Option<&str>) -> PyResult<Types> {
         None | Some("python") => Ok(Types::Python),
         Some("plain") => Ok(Types::Plain),
         Some(other) => Err(argument("types", "\"python\" or \"plain\"".to_owned(), format!("{other:?}"))),
+    }
+}
+
+fn limit_of(limits: Option<isize>) -> PyResult<usize> {
+    match limits {
+        None => Ok(MAX_INT_BYTES),
+        Some(limit) => {
+            usize::try_from(limit).map_err(|_| argument("limits", "0 or more".to_owned(), limit.to_string()))
+        }
     }
 }
 

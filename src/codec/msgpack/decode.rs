@@ -9,7 +9,6 @@ use super::{MAX_EQUAL_HASHES, MSGPACK, Types, VIEWS_FROM, code};
 use crate::cpython::text::{self, Invalid};
 use crate::cpython::{CollectorPause, KeyCache, MAX_KEY, ObjectStack, Owned, dict, has_headroom};
 use crate::error::{Error, Text};
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::ops::Range;
@@ -34,6 +33,8 @@ pub(crate) struct Decoder<'a, 'py> {
     pub(super) views: bool,
     pub(super) stack: ObjectStack,
     fault: Option<(usize, Fault)>,
+    /// The exception that made the fault.
+    cause: Option<PyErr>,
     pub(super) path: Path,
     pause: Option<CollectorPause>,
 }
@@ -56,6 +57,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
             views: false,
             stack: ObjectStack::default(),
             fault: None,
+            cause: None,
             path: Path::default(),
             pause: None,
         }
@@ -100,7 +102,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
         match self.fault.take() {
             Some((offset, Fault::Unfit { expected, found })) => {
                 let place = format!("offset {offset}, {}", self.path.show());
-                Error::Decode { codec: MSGPACK, place, expected, found }.into()
+                let error: PyErr = Error::Decode { codec: MSGPACK, place, expected, found }.into();
+                if self.cause.is_some() {
+                    error.set_cause(self.py, self.cause.take());
+                }
+                error
             }
             Some((_, Fault::Raised(error))) => error,
             None => PyErr::fetch(self.py),
@@ -378,14 +384,14 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let mut all_str = true;
         for _ in 0..count {
             let key = self.key(&mut all_str)?;
+            let key_at = self.stack.len();
             self.stack.push(key);
             match self.value() {
                 Ok(value) => self.stack.push(value),
                 Err(Stop) => {
-                    if let Some(key) = self.stack.pop() {
-                        // SAFETY: attached.
-                        self.path.key(&unsafe { Bound::from_owned_ptr(self.py, key.into_ptr()) });
-                    }
+                    let key = self.stack.from(key_at)[0].as_ptr();
+                    // SAFETY: attached; the stack holds it.
+                    self.path.key(&unsafe { Bound::from_borrowed_ptr(self.py, key) });
                     return Err(Stop);
                 }
             }
@@ -445,7 +451,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
     #[cold]
     pub(super) fn unhashable(&mut self, start: usize) -> Stop {
         let error = PyErr::fetch(self.py);
-        if error.is_instance_of::<PyTypeError>(self.py) {
+        if super::fault::is_about_payload(self.py, &error) {
             return self.fail_at(start, "keys that can be hashed", error.value(self.py).to_string());
         }
         self.raise(error)
@@ -462,7 +468,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
         }
         let end = std::mem::replace(&mut self.end, payload_start + length);
         let found = if self.types == Types::Python && (0..=code::LAST).contains(&code) {
-            self.nested(start, |this| this.python_type(start, code))
+            if (code::INT..=code::UUID).contains(&code) && code != code::FRACTION {
+                self.python_type(start, code)
+            } else {
+                self.nested(start, |this| this.python_type(start, code))
+            }
         } else {
             self.hooked(start, code)
         };
@@ -492,11 +502,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
         if !super::fault::is_about_payload(self.py, &error) {
             return self.raise(error);
         }
-        let found = format!("{}: {}", error.get_type(self.py), error.value(self.py));
-        let ours: PyErr =
-            Error::Decode { codec: MSGPACK, place: format!("offset {start}"), expected: expected.into(), found }.into();
-        ours.set_cause(self.py, Some(error));
-        self.raise(ours)
+        let class = error.get_type(self.py).qualname().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+        let message: String = error.value(self.py).to_string().chars().take(200).collect();
+        let found = format!("{class}: {message}");
+        self.cause = Some(error);
+        self.fail_at(start, expected, found)
     }
 
     /// Ends the pause of the collector before Python code runs.

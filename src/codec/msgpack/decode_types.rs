@@ -27,9 +27,10 @@ impl<'a, 'py> Decoder<'a, 'py> {
             code::SET | code::FROZENSET => self.set(start, code),
             code::INT => self.big_int(start),
             code::SURROGATES => {
+                let text_start = self.at;
                 let bytes = self.rest();
                 // SAFETY: attached.
-                unsafe { text::new_str_with_surrogates(bytes) }.map_err(|invalid| self.invalid(start, &invalid))
+                unsafe { text::new_str_with_surrogates(bytes) }.map_err(|invalid| self.invalid(text_start, &invalid))
             }
             code::BYTEARRAY => {
                 let bytes = self.rest();
@@ -120,7 +121,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
     }
 
     /// What a constructor made of the payload, or its refusal.
-    fn made(&mut self, start: usize, what: &'static str, made: PyResult<Bound<'py, PyAny>>) -> Found {
+    fn made(&mut self, start: usize, what: impl Into<crate::error::Text>, made: PyResult<Bound<'py, PyAny>>) -> Found {
         match made {
             Ok(object) => self.owned(object.into_ptr()),
             Err(error) => Err(self.refused(start, what, error)),
@@ -139,7 +140,16 @@ impl<'a, 'py> Decoder<'a, 'py> {
         }
         let text = PyString::new(self.py, &String::from_utf8_lossy(text));
         static DECIMAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let made = DECIMAL.import(self.py, "decimal", "Decimal").and_then(|class| class.call1((text,)));
+        let made = DECIMAL.import(self.py, "decimal", "Decimal").and_then(|class| {
+            let made = class.call1((&text,))?;
+            // The context may ask for a small e.
+            let again = made.str()?.to_string_lossy().replace('e', "E");
+            if text.to_string_lossy() == again {
+                Ok(made)
+            } else {
+                Err(PyTypeError::new_err(format!("not {again:.40}")))
+            }
+        });
         self.made(start, "a Decimal", made)
     }
 
@@ -172,12 +182,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
             code::TIMEDELTA => {
                 let mut part = || self.take_array().map(i32::from_be_bytes);
                 let (days, seconds, micros) = (part()?, part()?, part()?);
-                PyDelta::new(py, days, seconds, micros, false).and_then(|delta| {
-                    use pyo3::types::PyDeltaAccess;
-                    let same =
-                        (delta.get_days(), delta.get_seconds(), delta.get_microseconds()) == (days, seconds, micros);
-                    if same { Ok(delta.into_any()) } else { Err(PyTypeError::new_err("not normalized")) }
-                })
+                let is_normalized = (0..86_400).contains(&seconds) && (0..1_000_000).contains(&micros);
+                if !is_normalized {
+                    return Err(self.fail_at(start, "seconds of a day and microseconds of a second", "more or less"));
+                }
+                PyDelta::new(py, days, seconds, micros, false).map(Bound::into_any)
             }
             code::DATE => {
                 let [high, low, month, day] = self.take_array()?;
@@ -256,7 +265,11 @@ impl<'a, 'py> Decoder<'a, 'py> {
             }
             Ok(None) => {
                 let expected = "a registered class: call framecache.register on it before reading";
-                return Err(self.fail_at(start, expected, format!("{:?}", name.to_string_lossy())));
+                return Err(self.fail_at(
+                    start,
+                    expected,
+                    format!("{:.200?}", name.to_string_lossy().chars().take(200).collect::<String>()),
+                ));
             }
             Err(error) => return Err(self.raise(error)),
         };
@@ -283,7 +296,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let (base, _) = self.pairs(start, count)?;
         let made = self.instance(entry, base);
         self.stack.truncate(base);
-        self.made(start, "the fields of the registered dataclass", made)
+        self.made(start, format!("the fields of {}", entry.name), made)
     }
 
     /// An instance with the fields on the stack, without `__init__` or the class's `__setattr__`.
@@ -323,7 +336,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let items = unsafe { Bound::from_owned_ptr(self.py, items.into_ptr()) };
         let class = self.py.get_type::<PyTuple>();
         let made = class.call_method1(intern!(self.py, "__new__"), (&entry.class, items));
-        self.made(start, "the fields of the registered namedtuple", made)
+        self.made(start, format!("the fields of {}", entry.name), made)
     }
 
     fn member(&mut self, start: usize, entry: &Entry<'py>) -> Found {
@@ -332,7 +345,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let member = unsafe { Bound::from_owned_ptr(self.py, member.into_ptr()) };
         let made =
             if entry.fields.is_empty() { entry.class.as_any().get_item(member) } else { entry.class.call1((member,)) };
-        self.made(start, "a member of the registered Enum", made)
+        self.made(start, format!("a member of {}", entry.name), made)
     }
 
     /// Types that `framecache._types` reads: a value, and for arrays their data.

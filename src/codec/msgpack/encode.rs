@@ -358,7 +358,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
             let count = ffi::Py_SIZE(list);
             self.array_head(count.unsigned_abs())?;
             let mut index = 0;
-            while index < ffi::Py_SIZE(list) {
+            while index < count && index < ffi::Py_SIZE(list) {
                 let item = *(*list.cast::<ffi::PyListObject>()).ob_item.offset(index);
                 if self.value(item).is_err() {
                     self.path.index(index.unsigned_abs());
@@ -366,7 +366,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
                 }
                 index += 1;
             }
-            if index == count { Ok(()) } else { Err(self.changed("list")) }
+            if index == ffi::Py_SIZE(list) && index == count { Ok(()) } else { Err(self.changed("list")) }
         }
     }
 

@@ -118,7 +118,10 @@ impl<'py> Encoder<'_, 'py> {
     }
 
     fn classify(&self, class: &Bound<'py, PyType>) -> PyResult<Form<'py>> {
-        let (module, name) = (class.module()?, class.qualname()?);
+        // A class may be without module.
+        let module = class.getattr(intern!(self.py, "__module__")).ok().and_then(|module| module.cast_into().ok());
+        let module: Bound<'py, PyString> = module.unwrap_or_else(|| PyString::new(self.py, ""));
+        let name = class.qualname()?;
         let builtin = match (module.to_str()?, name.to_str()?) {
             ("framecache.msgpack", "Ext") => Some(Builtin::Ext),
             _ if self.types == Types::Plain => return Ok(Form::None),
@@ -215,7 +218,8 @@ impl<'py> Encoder<'_, 'py> {
         match builtin {
             Builtin::Decimal => match object.str() {
                 Ok(text) => {
-                    let text = text.to_string_lossy();
+                    // The context may ask for a small e.
+                    let text = text.to_string_lossy().replace('e', "E");
                     if text.len() > self.max_int_bytes {
                         let expected = format!("a Decimal of at most {} characters (see limits=)", self.max_int_bytes);
                         return Err(self.fail(Fault::unfit(expected, format!("{}", text.len()))));
@@ -339,6 +343,10 @@ impl<'py> Encoder<'_, 'py> {
             unsafe { this.value(entry.name.as_ptr())? };
             match entry.code {
                 code::DATACLASS => this.fields(entry, object),
+                code::NAMEDTUPLE if object.len().ok() != Some(entry.fields.len()) => {
+                    let expected = format!("a namedtuple with its {} fields", entry.fields.len());
+                    Err(this.fail(Fault::unfit(expected, "another number of items")))
+                }
                 code::NAMEDTUPLE => {
                     // SAFETY: a tuple, held.
                     unsafe { this.tuple_items(object.as_ptr()) }
