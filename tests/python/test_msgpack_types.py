@@ -334,8 +334,9 @@ def test_arrays_of_each_layout_come_back(array, views):
     assert found.dtype.isalignedstruct == array.dtype.isalignedstruct
     assert found.shape == array.shape
     np.testing.assert_array_equal(found, array)
-    # What a long double leaves unused is not written.
-    assert array.dtype == np.longdouble or found.tobytes() == array.tobytes()
+    # What long doubles and records leave unused has no value.
+    has_padding = array.dtype == np.longdouble or array.dtype.names is not None
+    assert has_padding or found.tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize(
