@@ -60,6 +60,8 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python benchmarks/frame.py
+	$(BIN)/python benchmarks/bytestorage.py
+	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/arrow.py
 	$(BIN)/python benchmarks/msgpack.py
 

@@ -66,6 +66,16 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// A value that is larger than was allowed.
+    #[error("{place}: expected at most {limit} bytes, found {bytes}")]
+    TooLarge {
+        /// What is too large, and what limits it.
+        place: &'static str,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+    },
     /// A buffer that cannot change now, because a view of it is exported.
     #[error("{operation}: {views} exported view(s) of the FrameBuilder exist; release them first")]
     Exported {

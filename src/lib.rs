@@ -11,7 +11,9 @@
 #[allow(unsafe_code)]
 pub mod alloc;
 pub mod buffer;
+pub mod bytestorage;
 pub mod codec;
+pub mod compress;
 pub mod error;
 pub mod frame;
 pub mod key;

@@ -1,5 +1,7 @@
 //! Writes the corpora that the targets start from, a few kilobytes, into the directories where they look for them.
 
+use framecache::bytestorage::seal;
+use framecache::compress::{Algorithm, Compression};
 use framecache::frame::{self, Header};
 use framecache_fuzz::SAMPLES;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ fn main() {
         std::fs::write(frames.join(format!("frame-{index}")), &*frame::build(header, b"payload".as_slice()).unwrap())
             .unwrap();
     }
+    compressed();
     let legacy = [
         r#"{"data": "YWJj", "metadata": {"a": [1, 2.5, null, true]}, "serializer": "default", "version": "1.0"}"#,
         r#"{"data": "YQ==", "serializer": "\u0161\n"}"#,
@@ -34,4 +37,26 @@ fn main() {
     for (index, json) in legacy.into_iter().enumerate() {
         std::fs::write(frames.join(format!("legacy-{index}")), json).unwrap();
     }
+}
+
+/// Payloads under each algorithm, and envelopes in each form.
+fn compressed() {
+    let (data, envelopes) = (directory_of("decompress"), directory_of("bytestorage"));
+    let text = b"GET /users/1 200\nGET /users/2 404\n".repeat(20);
+    for (name, payload) in [("text", text.as_slice()), ("runs", &[7; 3000]), ("short", b"0123456789012345678901")] {
+        for compression in [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)] {
+            let Some((algorithm, bytes)) = compression.compress(payload).unwrap() else { continue };
+            let size = (payload.len() as u32).to_be_bytes();
+            let seed = [&[u8::from(algorithm == Algorithm::Zstd)], &size[1..], bytes.as_slice()].concat();
+            std::fs::write(data.join(format!("{name}-{compression:?}")), seed).unwrap();
+        }
+        std::fs::write(envelopes.join(name), &*seal(payload, "msgpack").unwrap()).unwrap();
+    }
+    // The block as integers, and the fields in a map.
+    let integers =
+        b"\x94\x95\x40\xcc\x81\xcc\xa1\x61\x01\x98\xcc\x84\xcc\x8c\x4f\xcc\x99\xcc\xe3X\x4c\xcc\xc8\x04\xa7msgpack";
+    let map = b"\x84\xafcompressed_data\xc4\x05\x40\x81\xa1a\x01\xa8checksum\xc4\x08\x84\x8c\x4f\x99\xe3X\x4c\xc8\
+        \xadoriginal_size\x04\xa6format\xa7msgpack";
+    std::fs::write(envelopes.join("integers"), integers).unwrap();
+    std::fs::write(envelopes.join("map"), map).unwrap();
 }

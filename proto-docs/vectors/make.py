@@ -35,7 +35,16 @@ CREATED = 1_700_000_000_000
 
 def main() -> None:
     """Write the files."""
-    vectors = [*cachekit(), *padded(), *framecache(), *other_writers(), *legacy(), *malformed(), *malformed_entries()]
+    vectors = [
+        *cachekit(),
+        *padded(),
+        *framecache(),
+        *compressed(),
+        *other_writers(),
+        *legacy(),
+        *malformed(),
+        *malformed_entries(),
+    ]
     write("frame-v3.jsonl", distinct(vectors))
     write("names.jsonl", keys())
     write("msgpack.jsonl", distinct([*msgpack_plain(), *msgpack_python(), *msgpack_other(), *msgpack_invalid()]))
@@ -194,6 +203,46 @@ def framecache() -> list[dict[str, Any]]:
         header += " " * (-(7 + len(header.encode())) % 64)
         line = vector("frame", f"framecache-{name}", framed(header, payload), "raw", metadata, payload)
         made.append({**line, "writer": "framecache"})
+    return made
+
+
+def compressed() -> list[dict[str, Any]]:
+    """Return entries whose payload is compressed, or says so; `value_hex` is null where that cannot be undone."""
+    value, size = b"a" * 95 + b"12345", {"size": 100}
+    # One literal, 94 bytes more of it, five literals.
+    lz4 = b"\x1fa\x01\x00\x4b\x5012345"
+    # Of a single segment with its size in one byte: a block of 95 times one byte, and a raw one, the last.
+    frame = b"\x28\xb5\x2f\xfd\x20\x64"
+    zstd = frame + (95 << 3 | 1 << 1).to_bytes(3, "little") + b"a" + (5 << 3 | 1).to_bytes(3, "little") + b"12345"
+    # The same in two frames.
+    first = b"\x28\xb5\x2f\xfd\x20\x5f" + (95 << 3 | 1 << 1 | 1).to_bytes(3, "little") + b"a"
+    second = b"\x28\xb5\x2f\xfd\x20\x05" + (5 << 3 | 1).to_bytes(3, "little") + b"12345"
+    cases: list[tuple[str, dict[str, Any], bytes, bytes | None]] = [
+        ("lz4", {"compression": "lz4", **size}, lz4, value),
+        ("lz4-literals", {"compression": "lz4", "size": 5}, b"\x5012345", b"12345"),
+        ("zstd", {"compression": "zstd", **size}, zstd, value),
+        ("zstd-two-frames", {"compression": "zstd", **size}, first + second, value),
+        ("size-alone", {"size": 7}, b"12345", b"12345"),
+        ("unknown-algorithm", {"compression": "brotli", **size}, lz4, None),
+        ("empty-algorithm", {"compression": "", **size}, lz4, None),
+        ("upper-case-algorithm", {"compression": "LZ4", **size}, lz4, None),
+        ("other-algorithm", {"compression": "zstd", **size}, lz4, None),
+        ("no-size", {"compression": "lz4"}, lz4, None),
+        ("size-too-small", {"compression": "lz4", "size": 99}, lz4, None),
+        ("size-too-large", {"compression": "zstd", "size": 101}, zstd, None),
+        ("size-impossible", {"compression": "lz4", "size": 12 * 255}, lz4, None),
+        ("size-beyond-memory", {"compression": "lz4", "size": 2**64 - 1}, lz4, None),
+        ("lz4-cut", {"compression": "lz4", **size}, lz4[:-1], None),
+        ("zstd-cut", {"compression": "zstd", **size}, zstd[:-1], None),
+        ("lz4-size-before-it", {"compression": "lz4", **size}, (100).to_bytes(4, "little") + lz4, None),
+        ("empty", {"compression": "lz4", "size": 0}, b"", None),
+    ]
+    made = []
+    for name, fields, payload, found in cases:
+        metadata = {"py": {"type": "bytes"}, "key": "k", "length": len(payload), **fields, "created": CREATED}
+        header = dumps({"s": "raw", "v": "2.0", "m": metadata})
+        line = vector("frame", f"compressed-{name}", framed(header, payload), "raw", metadata, payload)
+        made.append({**line, "writer": "other", "value_hex": None if found is None else found.hex()})
     return made
 
 
@@ -368,6 +417,10 @@ def malformed_entries() -> list[dict[str, Any]]:
         ("until-beyond-64-bits", framed(entry('"until": 18446744073709551616')), 79, "until has more than 64 bits"),
         ("created-boolean", framed(entry('"created": true')), 65, "created is not an integer"),
         ("py-array", framed(entry('"py": []')), 56, "py is not an object"),
+        ("compression-null", framed(entry('"compression": null')), 69, "compression is not a string"),
+        ("compression-number", framed(entry('"compression": 1')), 66, "compression is not a string"),
+        ("size-negative", framed(entry('"size": -1')), 60, "size is negative"),
+        ("size-float", framed(entry('"size": 1.0')), 61, "size is not an integer"),
     ]
     return [{**refused(f"entry-{name}", *rest), "key": "k"} for name, *rest in cases]
 

@@ -10,6 +10,7 @@ b'hello'
 from framecache._cache import MISSING, Cache
 from framecache._framecache import (
     ArrowTable,
+    ByteStorage,
     CopyRequired,
     DecodeError,
     EncodeError,
@@ -22,6 +23,7 @@ from framecache._framecache import (
     OutOfMemory,
     SerializationWrapper,
     StoreError,
+    ValueTooLarge,
     ViewExported,
     __version__,
     pool_nbytes,
@@ -32,6 +34,7 @@ from framecache._registry import register
 __all__ = [
     "MISSING",
     "ArrowTable",
+    "ByteStorage",
     "Cache",
     "CopyRequired",
     "DecodeError",
@@ -45,6 +48,7 @@ __all__ = [
     "OutOfMemory",
     "SerializationWrapper",
     "StoreError",
+    "ValueTooLarge",
     "ViewExported",
     "__version__",
     "pool_nbytes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from framecache import _raw
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: The longest time to live, in seconds: 1000 years.
 _LONGEST: Final = 1000 * 366 * 86400.0
+#: The limit to values where none is given: 1 GiB.
+_MAX_VALUE_BYTES: Final = 1 << 30
 #: Seconds between two log lines about the same kind of unreadable entry.
 _LOG_EVERY: Final = 60.0
 
@@ -61,10 +64,22 @@ class Cache:
     Args:
         url: ``file:///path`` of the directory. It is created with mode 0700; one that is not owned by the effective
             user, or open to group or others, is refused with `StoreError`.
+        compression: How the payloads of new entries are compressed: `None`; ``"lz4"``; ``"zstd:LEVEL"`` with a level
+            from 1 to 22; ``"zstd"``, which is level 1; ``"auto"``, which is LZ4 where that saves a tenth of the bytes.
+            Entries are read however they were written. What is compressed cannot be read in place: a read
+            decompresses it into memory of its own.
+        max_value_bytes: The largest payload that is stored, and the largest that a compressed entry may become.
+            Entries that are not compressed are read whatever their size.
     """
 
-    def __init__(self, url: str) -> None:
-        self._store: BlobStore | None = BlobStore(_path_of(url))
+    def __init__(self, url: str, *, compression: str | None = None, max_value_bytes: int = _MAX_VALUE_BYTES) -> None:
+        if not isinstance(compression, str | None):
+            raise InvalidArgument(f"compression: expected None or a str, got {type(compression).__name__}")
+        if type(max_value_bytes) is not int or not 0 < max_value_bytes <= sys.maxsize:
+            raise InvalidArgument(
+                f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}"
+            )
+        self._store: BlobStore | None = BlobStore(_path_of(url), compression, max_value_bytes)
         self._url = url
         self._counts: dict[str, int] = {}
         self._logged: dict[str, float] = {}
@@ -74,24 +89,24 @@ class Cache:
 
         bytes and bytearray are copied out of the frame, a stored memoryview or Frame comes back as a read-only
         memoryview of it. pyarrow and polars objects stand on the frame's memory. pandas columns that may be written
-        are copied, all others stand on it too. Other values are rebuilt.
+        are copied, all others stand on it too. Other values are rebuilt. The payload of a compressed entry is
+        decompressed first; all the same goes for that.
 
         Args:
             key: What the value was stored under.
             default: What to return on a miss.
             views: Return read-only views of the frame where they can be: memoryviews for bytes and bytearray, pandas
                 columns that cannot be written; inside other values arrays of 4 KiB and bytes of 64 KiB and more.
-            require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying.
+            require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying or decompressing.
         """
         try:
-            found = self._opened().get(key, _now())
+            found = self._opened().get(key, _now(), require_zero_copy=require_zero_copy)
+            if isinstance(found, str):
+                return self._miss(found, default)
+            payload, codec, stored = found
+            value = _decode(payload, codec, stored, views, require_zero_copy)
         except (FrameError, StoreError) as error:
             return self._miss("unreadable", default, key, error)
-        if isinstance(found, str):
-            return self._miss(found, default)
-        payload, codec, stored = found
-        try:
-            value = _decode(payload, codec, stored, views, require_zero_copy)
         except CopyRequired as error:
             if require_zero_copy:
                 raise
@@ -113,6 +128,7 @@ class Cache:
             EncodeError: no codec takes the value (a `TypeError`).
             InvalidArgument: a key that is too long; a `ttl` that is not above 0 and finite (a `ValueError`).
             StoreError: the file cannot be written, as when the disk is full (an `OSError`).
+            ValueTooLarge: a payload of more than `max_value_bytes` (a `ValueError`).
         """
         store = self._opened()
         created = _now()
@@ -137,8 +153,8 @@ class Cache:
         """Return how often `get` found a value (``hit``) and why it did not.
 
         The reasons: ``absent``, ``expired``, ``other_key`` (two keys with one hash), ``unreadable`` (not a whole
-        frame, or the system refused), ``undecodable`` (an unknown codec or type, a damaged payload, a library that is
-        not installed).
+        frame, or the system refused), ``undecodable`` (an unknown codec, compression or type, a damaged payload, one
+        that decompressed would be larger than `max_value_bytes`, a library that is not installed).
         """
         return dict(self._counts)
 

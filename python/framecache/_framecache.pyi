@@ -1,7 +1,7 @@
 """The native part of framecache; see the classes' docstrings. Buffers are any C-contiguous exporters."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, SupportsIndex, final, overload
+from typing import Any, Final, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
@@ -24,6 +24,9 @@ class CopyRequired(FramecacheError, ValueError):
 
 class InvalidArgument(FramecacheError, ValueError):
     """An argument outside its range."""
+
+class ValueTooLarge(FramecacheError, ValueError):
+    """A value that is larger than was allowed."""
 
 class ViewExported(FramecacheError, BufferError):
     """A change that an exported view prevents."""
@@ -129,6 +132,40 @@ class SerializationWrapper:
         """As `unwrap`, but the metadata is a read-only mapping that reads of equal headers share: nothing is copied."""
 
 @final
+class ByteStorage:
+    """Puts bytes into cachekit's envelopes and takes them out: LZ4 with a checksum, under limits that no envelope can
+    exceed whatever it says.
+
+    Args:
+        default_format: what `store` says that its data is, unless it is told.
+    """
+
+    MAX_UNCOMPRESSED_SIZE: Final[int]
+    """The most bytes that `store` takes and `retrieve` gives: 512 MiB."""
+    MAX_COMPRESSED_SIZE: Final[int]
+    """The longest compressed data in an envelope: 512 MiB."""
+    MAX_ENVELOPE_SIZE: Final[int]
+    """The longest envelope: 512 MiB."""
+    MAX_COMPRESSION_RATIO: Final[int]
+    """How many bytes a byte of compressed data may become: 1000."""
+
+    def __new__(cls, default_format: str = "msgpack") -> ByteStorage: ...
+    def store(self, data: Buffer, format: str | None = None) -> bytes:
+        """An envelope of `data`, which cachekit 0.17 to 0.24 read.
+
+        Data that may change while it is read (anything but `bytes`, a `Frame`, and views of these) is copied first.
+        Raises `ValueTooLarge` for more than 512 MiB.
+        """
+    def retrieve(self, envelope: Buffer) -> tuple[memoryview, str]:
+        """The data of an envelope, as a read-only `memoryview` of the memory it was decompressed into, and its format.
+
+        Envelopes of all versions of cachekit are read. Those that may change while they are read are copied first.
+        Raises `DecodeError`, a `ValueError`, for one that is damaged, beyond the limits, or of another form.
+        """
+    def validate(self, envelope: Buffer) -> bool:
+        """Whether `retrieve` would give the data."""
+
+@final
 class ArrowTable:
     """A table over the memory of an Arrow IPC file. Nothing is copied; every value was validated, text for UTF-8 too.
 
@@ -162,7 +199,12 @@ class ArrowTable:
 class BlobStore:
     """Blob files in one directory."""
 
-    def __new__(cls, path: str) -> BlobStore: ...
+    def __new__(cls, path: str, compression: str | None = None, max_value_bytes: int | None = None) -> BlobStore:
+        """Opens the directory at `path`, creating it with mode 0700.
+
+        `compression` is that of new entries: `None`, `"lz4"`, `"zstd"`, `"zstd:LEVEL"` or `"auto"`. Payloads of more
+        than `max_value_bytes` (1 GiB) are not stored, and not decompressed.
+        """
     def put(
         self, key: str, codec: str, value: Any, python: dict[str, Any], created: int, until: int | None = None
     ) -> int:
@@ -171,8 +213,11 @@ class BlobStore:
         `codec` is `"raw"` for a bytes-like value and `"arrow"` for one with `__arrow_c_stream__` or
         `__arrow_c_array__`. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
         """
-    def get(self, key: str, now: int) -> tuple[Frame, str, dict[str, Any]] | str:
-        """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str."""
+    def get(self, key: str, now: int, *, require_zero_copy: bool = False) -> tuple[Frame, str, dict[str, Any]] | str:
+        """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
+
+        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`.
+        """
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
     def delete(self, key: str) -> bool:

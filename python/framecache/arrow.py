@@ -64,7 +64,7 @@ def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) 
         require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying.
 
     Raises:
-        FrameError, DecodeError: bytes that are not such a frame.
+        FrameError, DecodeError: bytes that are not such a frame, or one whose payload a cache has compressed.
         CopyRequired: see `require_zero_copy`; always for compressed Arrow IPC.
     """
     whole = frame if isinstance(frame, Frame) else Frame(frame)
@@ -74,6 +74,10 @@ def decode(frame: Any, *, views: bool = False, require_zero_copy: bool = False) 
     file = payload.obj if isinstance(payload, memoryview) else None
     if codec != "arrow" or not isinstance(file, Frame):
         raise DecodeError(f"cannot decode arrow payload: expected codec 'arrow', found {codec!r}")
+    if (compression := metadata.get("compression")) is not None:
+        raise DecodeError(
+            f"cannot decode arrow payload: expected one that is not compressed, found m.compression {compression!r:.40}"
+        )
     stored = metadata.get("py")
     described = stored if isinstance(stored, dict) else {}
     return rebuild(file, described, views=views, require_zero_copy=require_zero_copy)

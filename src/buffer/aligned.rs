@@ -1,7 +1,7 @@
 //! The growing buffer of a frame under construction.
 #![allow(unsafe_code)]
 
-use super::pool;
+use super::pool::{self, Block};
 use crate::error::{Error, Result};
 use std::io;
 use std::ptr::NonNull;
@@ -30,6 +30,9 @@ pub struct AlignedBuf {
     /// Bytes written; at most `capacity`.
     len: usize,
     capacity: usize,
+    /// Of these first bytes of the block, or `len` where that is more, each was written once, by this buffer or by an
+    /// earlier one.
+    initialized: usize,
 }
 
 // SAFETY: the block is owned by this value alone.
@@ -39,7 +42,7 @@ unsafe impl Sync for AlignedBuf {}
 
 impl Default for AlignedBuf {
     fn default() -> Self {
-        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0 }
+        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0, initialized: 0 }
     }
 }
 
@@ -53,12 +56,30 @@ impl AlignedBuf {
     /// # Errors
     /// [`Error::Memory`] where the room cannot be had.
     pub fn with_capacity(capacity: usize) -> Result<Self> {
-        let mut buffer = Self::default();
-        if capacity > 0 {
-            let (block, capacity) = fresh(capacity)?;
-            (buffer.block, buffer.capacity) = (block, capacity);
+        match capacity {
+            0 => Ok(Self::default()),
+            _ => block_of(capacity, false).map(Self::over),
         }
+    }
+
+    /// A buffer of `len` bytes that the caller overwrites: they are zeros or what an earlier buffer held.
+    ///
+    /// Zeroing a warm block would cost a pass over it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the room cannot be had.
+    pub(crate) fn stale(len: usize) -> Result<Self> {
+        if len == 0 {
+            return Ok(Self::default());
+        }
+        let mut buffer = Self::over(block_of(len, true)?);
+        buffer.len = len.min(buffer.initialized);
+        buffer.extend_zeroed(len - buffer.len)?;
         Ok(buffer)
+    }
+
+    fn over(Block { start, capacity, initialized }: Block) -> Self {
+        Self { block: start, len: 0, capacity, initialized }
     }
 
     /// Bytes written so far.
@@ -99,7 +120,7 @@ impl AlignedBuf {
         }
         let wanted = needed.max(self.capacity.saturating_add(self.capacity / 2));
         if self.len == 0 || self.capacity < pool::SMALLEST {
-            return self.move_to(fresh(wanted)?);
+            return self.move_to(block_of(wanted, false)?);
         }
         let capacity = pool::capacity_for(wanted);
         match pool::reallocate(self.block, self.capacity, capacity) {
@@ -169,11 +190,12 @@ impl AlignedBuf {
 
     /// Drops all bytes after the first `len`.
     pub fn truncate(&mut self, len: usize) {
+        self.initialized = self.initialized.max(self.len);
         self.len = self.len.min(len);
     }
 
-    fn move_to(&mut self, (block, capacity): (NonNull<u8>, usize)) -> Result<()> {
-        let mut moved = Self { block, len: 0, capacity };
+    fn move_to(&mut self, block: Block) -> Result<()> {
+        let mut moved = Self::over(block);
         moved.extend_from_slice(self.as_slice())?;
         *self = moved;
         Ok(())
@@ -183,7 +205,8 @@ impl AlignedBuf {
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if self.capacity > 0 {
-            pool::give(self.block, self.capacity);
+            let initialized = self.initialized.max(self.len);
+            pool::give(Block { start: self.block, capacity: self.capacity, initialized });
         }
     }
 }
@@ -199,16 +222,13 @@ impl io::Write for AlignedBuf {
     }
 }
 
-/// A warm or new block for `size` bytes, and its capacity.
-fn fresh(size: usize) -> Result<(NonNull<u8>, usize)> {
+/// A warm or new block for `size` bytes; a new one is of zeros if asked for.
+fn block_of(size: usize, zeroed: bool) -> Result<Block> {
     if let Some(warm) = pool::take(size) {
         return Ok(warm);
     }
     let capacity = pool::capacity_for(size);
-    match pool::allocate(capacity) {
-        Some(block) => Ok((block, capacity)),
-        None => Err(Error::Memory { bytes: capacity }),
-    }
+    pool::allocate(capacity, zeroed).ok_or(Error::Memory { bytes: capacity })
 }
 
 #[cfg(test)]
@@ -237,6 +257,24 @@ mod tests {
             }
             prop_assert!(buffer.as_slice() == model.as_slice());
         }
+    }
+
+    #[test]
+    fn a_stale_buffer_has_what_was_there_and_zeros_after_it() {
+        // A class of blocks that no other test uses.
+        const SIZE: usize = 81 << 20;
+        let mut first = AlignedBuf::with_capacity(SIZE).expect("memory");
+        first.extend_from_slice(&[7; 1000]).expect("room");
+        first.truncate(10);
+        let address = first.as_slice().as_ptr();
+        drop(first);
+        let stale = AlignedBuf::stale(SIZE).expect("memory");
+        assert_eq!(stale.as_slice().as_ptr(), address);
+        assert_eq!(stale.len(), SIZE);
+        assert!(stale.as_slice()[size_of::<usize>()..1000].iter().all(|byte| *byte == 7));
+        assert!(stale.as_slice()[1000..].iter().all(|byte| *byte == 0));
+        assert!(AlignedBuf::stale(0).expect("nothing").is_empty());
+        assert!(AlignedBuf::stale(100).expect("memory").as_slice().iter().all(|byte| *byte == 0));
     }
 
     #[test]

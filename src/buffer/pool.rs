@@ -6,7 +6,8 @@
 //! through a fork; a forked child simply uses the (copied) blocks that its memory holds.
 //!
 //! Blocks keep the bytes of the frame that used them last. [`AlignedBuf`](super::AlignedBuf) hands out none of
-//! these: what it exposes was written or zeroed first.
+//! these: what it exposes was written or zeroed first, or is about to be overwritten by a decompressor. How many of a
+//! block's bytes were ever written stands, while it is idle, in its own first bytes.
 #![allow(unsafe_code)]
 
 use super::ALIGN;
@@ -50,17 +51,28 @@ pub fn trim() -> usize {
     freed
 }
 
-/// A warm block of at least `size` bytes and its capacity.
-pub(super) fn take(size: usize) -> Option<(NonNull<u8>, usize)> {
+/// A block of memory on its way between the pool and a buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) start: NonNull<u8>,
+    pub(super) capacity: usize,
+    /// How many of its first bytes hold something, old or new; the others are uninitialized.
+    pub(super) initialized: usize,
+}
+
+/// A warm block of at least `size` bytes.
+pub(super) fn take(size: usize) -> Option<Block> {
     let first = class_of(size)?;
     for (class, slots) in BLOCKS.iter().enumerate().skip(first).take(REACH + 1) {
         for slot in slots {
             if slot.load(Ordering::Relaxed).is_null() {
                 continue;
             }
-            if let Some(block) = NonNull::new(slot.swap(null_mut(), Ordering::Acquire)) {
+            if let Some(start) = NonNull::new(slot.swap(null_mut(), Ordering::Acquire)) {
                 HELD.fetch_sub(capacity_of(class), Ordering::Relaxed);
-                return Some((block, capacity_of(class)));
+                // SAFETY: `keep` wrote it there; the swap made the block this thread's own.
+                let initialized = unsafe { start.cast::<usize>().read() };
+                return Some(Block { start, capacity: capacity_of(class), initialized });
             }
         }
     }
@@ -69,19 +81,21 @@ pub(super) fn take(size: usize) -> Option<(NonNull<u8>, usize)> {
 
 /// Keeps `block` for the next taker, or frees it where its class or the pool is full.
 ///
-/// `block` must have come from [`take`] or [`allocate`] with this capacity, and is not used afterwards.
-pub(super) fn give(block: NonNull<u8>, capacity: usize) {
-    if !keep(block, capacity) {
-        free(block, capacity);
+/// The block must have come from [`take`], [`allocate`] or [`reallocate`], and is not used afterwards.
+pub(super) fn give(block: Block) {
+    if !keep(block) {
+        free(block.start, block.capacity);
     }
 }
 
-fn keep(block: NonNull<u8>, capacity: usize) -> bool {
+fn keep(Block { start, capacity, initialized }: Block) -> bool {
     let Some(class) = class_of(capacity).filter(|class| capacity_of(*class) == capacity) else {
         return false;
     };
+    // SAFETY: blocks of the classes have room for it at their start, aligned, and this one is nobody else's.
+    unsafe { start.cast::<usize>().write(initialized.max(size_of::<usize>())) };
     let park = |slot: &AtomicPtr<u8>| {
-        slot.compare_exchange(null_mut(), block.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
+        slot.compare_exchange(null_mut(), start.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
     };
     let kept = HELD.fetch_add(capacity, Ordering::Relaxed) + capacity <= LIMIT && BLOCKS[class].iter().any(park);
     if !kept {
@@ -95,13 +109,14 @@ pub(super) fn capacity_for(size: usize) -> usize {
     class_of(size).map_or(size, capacity_of)
 }
 
-/// A new block; null is `None`.
-pub(super) fn allocate(capacity: usize) -> Option<NonNull<u8>> {
+/// A new block, of zeros if asked for: large ones are the system's zero pages, which cost nothing until used.
+pub(super) fn allocate(capacity: usize, zeroed: bool) -> Option<Block> {
     let layout = layout(capacity)?;
     // SAFETY: the layout's size is not zero.
-    let block = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
-    advise_huge(block, capacity);
-    Some(block)
+    let start =
+        NonNull::new(unsafe { if zeroed { std::alloc::alloc_zeroed(layout) } else { std::alloc::alloc(layout) } })?;
+    advise_huge(start, capacity);
+    Some(Block { start, capacity, initialized: if zeroed { capacity } else { 0 } })
 }
 
 /// Moves a block to a new capacity, keeping its bytes; in place where the allocator can. `None` leaves it as it was.

@@ -28,8 +28,12 @@ pub struct Header {
     pub version: String,
     /// `m.key`: the key the entry was stored under.
     pub key: Option<String>,
-    /// `m.length`: bytes of payload.
+    /// `m.length`: bytes of payload, as they stand in the frame.
     pub length: Option<u64>,
+    /// `m.compression`: the algorithm that the payload is compressed with; none if absent.
+    pub compression: Option<String>,
+    /// `m.size`: bytes of payload before compression.
+    pub size: Option<u64>,
     /// `m.py`: what the Python client needs to rebuild the value.
     pub python: Option<Map<String, Value>>,
     /// `m.created`: when the entry was written, in milliseconds since 1970-01-01 UTC.
@@ -45,6 +49,8 @@ impl Default for Header {
             version: "2.0".to_owned(),
             key: None,
             length: None,
+            compression: None,
+            size: None,
             python: None,
             created: None,
             until: None,
@@ -94,10 +100,13 @@ impl Header {
             // Writing to a Vec cannot fail, and every Value has a JSON form.
             field(&mut out, "py", &|out| drop(serde_json::to_writer(out, python)));
         }
-        if let Some(key) = &self.key {
-            field(&mut out, "key", &|out| write_string(out, key));
+        for (name, text) in [("compression", &self.compression), ("key", &self.key)] {
+            if let Some(text) = text {
+                field(&mut out, name, &|out| write_string(out, text));
+            }
         }
-        for (name, number) in [("length", self.length), ("created", self.created), ("until", self.until)] {
+        let numbers = [("length", self.length), ("size", self.size), ("created", self.created), ("until", self.until)];
+        for (name, number) in numbers {
             if let Some(number) = number {
                 field(&mut out, name, &|out| out.extend_from_slice(number.to_string().as_bytes()));
             }
@@ -167,6 +176,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
             match &*name {
                 "key" => self.0.key = Some(entries.next_value().map_err(named)?),
                 "length" => self.0.length = Some(entries.next_value().map_err(named)?),
+                "compression" => self.0.compression = Some(entries.next_value().map_err(named)?),
+                "size" => self.0.size = Some(entries.next_value().map_err(named)?),
                 "py" => self.0.python = Some(entries.next_value().map_err(named)?),
                 "created" => self.0.created = Some(entries.next_value().map_err(named)?),
                 "until" => self.0.until = Some(entries.next_value().map_err(named)?),
@@ -200,6 +211,8 @@ mod tests {
         assert!(error(br#"{"s": 1}"#).1.contains("integer `1`"));
         assert!(error(br#"{"s": "raw", "m": []}"#).1.contains("metadata object"));
         assert!(error(br#"{"s": "raw", "m": {"until": "x"}}"#).1.contains("field \"until\""));
+        assert!(error(br#"{"s": "raw", "m": {"compression": null}}"#).1.contains("field \"compression\""));
+        assert!(error(br#"{"s": "raw", "m": {"size": 1.0}}"#).1.contains("field \"size\""));
         assert!(error(br#"{"s": "raw", "m": {"length": -1}}"#).1.contains("field \"length\""));
         assert_eq!(error(b"{\"s\": \"raw\"} x").0, 7 + 13);
         assert_eq!(error(b"{\n\"s\": x}").0, 7 + 7);
@@ -235,9 +248,10 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             codec in "\\PC{1,20}", key in prop::option::of(any::<String>()),
+            compression in prop::option::of(any::<String>()), size: Option<u64>,
             length: Option<u64>, created: Option<u64>, until: Option<u64>, padding in "[ \n\t\r]{0,20}",
         ) {
-            let header = Header { key, length, created, until, ..Header::new(&codec) };
+            let header = Header { key, length, compression, size, created, until, ..Header::new(&codec) };
             let mut json = header.to_json();
             json.extend_from_slice(padding.as_bytes());
             prop_assert_eq!(Header::parse(&json).expect("valid"), header);

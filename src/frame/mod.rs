@@ -8,11 +8,13 @@ mod flat;
 mod header;
 mod json;
 mod legacy;
+mod payload;
 
 pub use flat::{Scalar, read_flat};
 pub use header::Header;
 pub use json::{Text, check_json, parse_json, write_string};
 pub use legacy::{Legacy, parse_legacy};
+pub use payload::{MAX_VALUE, Packed, pack, unpack};
 
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Result};
@@ -40,6 +42,11 @@ pub trait Payload {
     /// # Errors
     /// Those of `out`, and the codec's own.
     fn write_to(&self, out: &mut dyn io::Write) -> Result<()>;
+
+    /// All of it, where it is one piece of memory already.
+    fn as_bytes(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// Bytes as they are.
@@ -50,6 +57,10 @@ impl Payload for [u8] {
 
     fn write_to(&self, out: &mut dyn io::Write) -> Result<()> {
         out.write_all(self).map_err(|source| Error::io("write", "frame", source))
+    }
+
+    fn as_bytes(&self) -> Option<&[u8]> {
+        Some(self)
     }
 }
 

@@ -15,6 +15,7 @@ struct Classes {
     encode: Py<PyType>,
     copy_required: Py<PyType>,
     argument: Py<PyType>,
+    too_large: Py<PyType>,
     exported: Py<PyType>,
     memory: Py<PyType>,
     store: Py<PyType>,
@@ -41,6 +42,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
             py.get_type::<PyValueError>(),
         )?,
         argument: under("InvalidArgument", "An argument outside its range.", py.get_type::<PyValueError>())?,
+        too_large: under("ValueTooLarge", "A value that is larger than was allowed.", py.get_type::<PyValueError>())?,
         exported: under("ViewExported", "A change that an exported view prevents.", py.get_type::<PyBufferError>())?,
         memory: under("OutOfMemory", "Memory that could not be had.", py.get_type::<PyMemoryError>())?,
         store: under(
@@ -79,6 +81,7 @@ impl From<Error> for PyErr {
                 Error::Encode { .. } => &classes.encode,
                 Error::CopyRequired { .. } => &classes.copy_required,
                 Error::Argument { .. } => &classes.argument,
+                Error::TooLarge { .. } => &classes.too_large,
                 Error::Exported { .. } => &classes.exported,
                 Error::Memory { .. } => &classes.memory,
                 Error::Store { .. } => &classes.store,

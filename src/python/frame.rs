@@ -108,7 +108,7 @@ impl Frame {
     }
 
     /// A copy of its bytes.
-    fn tobytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    pub(super) fn tobytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         super::wrapper::new_bytes(py, self.0.len(), |target| {
             // SAFETY: `new_bytes` gives room for as many bytes as asked for.
             unsafe { Input::Frame(&self.0).copy_to(py, target) };

@@ -8,6 +8,7 @@ use super::frame::Frame;
 use crate::buffer::{AlignedBuf, FrameBuf, FrameMemory, Origin};
 use crate::error::{Error, Result};
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::ffi::c_int;
@@ -46,6 +47,14 @@ impl<'a, 'py> Input<'a, 'py> {
             Self::Bytes(bytes) => Some(bytes.as_bytes()),
             Self::Frame(frame) => Some(frame),
             Self::Foreign(_) => None,
+        }
+    }
+
+    /// As [`Self::stable`], and the bytes of a memoryview of such memory: nobody can change them while the input lives.
+    pub(super) fn fixed(&self, object: &Bound<'py, PyAny>) -> Option<&[u8]> {
+        match self {
+            Self::Foreign(exported) => exported.fixed(object),
+            _ => self.stable(),
         }
     }
 
@@ -214,6 +223,23 @@ impl Exported {
         self.0.len.unsigned_abs()
     }
 
+    /// The bytes, if `object` is a memoryview and what it is a view of is exact `bytes` or a frame.
+    fn fixed(&self, object: &Bound<'_, PyAny>) -> Option<&[u8]> {
+        let root = object.cast_exact::<PyMemoryView>().ok()?.getattr(intern!(object.py(), "obj")).ok()?;
+        let memory = if let Ok(bytes) = root.cast_exact::<PyBytes>() {
+            bytes.as_bytes().as_ptr_range()
+        } else if let Ok(frame) = root.cast_exact::<Frame>() {
+            frame.get().buf().as_ptr_range()
+        } else {
+            root.cast_exact::<View>().ok()?.get().fixed()?
+        };
+        let start = self.0.buf.cast_const().cast::<u8>();
+        let inside = memory.start <= start && start.addr() + self.len() <= memory.end.addr();
+        // SAFETY: a part of the memory of an object that does not change. The buffer, held by `self`, keeps the
+        // memoryview from being released, and that keeps the object.
+        inside.then(|| unsafe { std::slice::from_raw_parts(start, self.len()) })
+    }
+
     /// Copies bytes `start..start + count`, or as many as there are, to the end of `buffer`.
     pub(super) fn append_to(&self, buffer: &mut AlignedBuf, start: usize, count: usize) -> Result<()> {
         let count = count.min(self.len().saturating_sub(start));
@@ -245,8 +271,8 @@ impl Drop for Exported {
     }
 }
 
-/// What keeps a [`View`]'s memory in place; holding it is its use.
-#[expect(dead_code, reason = "see above")]
+/// What keeps a [`View`]'s memory in place.
+#[expect(dead_code, reason = "holding it is its use")]
 enum Owner {
     Bytes(Py<PyBytes>),
     Exported(Exported),
@@ -255,7 +281,6 @@ enum Owner {
 /// A read-only window onto an object's bytes, for as long as the window lives. Only `memoryview`s of it are handed out.
 #[pyclass(frozen, freelist = 64, module = "framecache._framecache")]
 pub(super) struct View {
-    #[expect(dead_code, reason = "holding it is its use")]
     owner: Owner,
     /// Address of the first byte, exposed.
     start: usize,
@@ -304,6 +329,12 @@ impl View {
             }
         };
         PyMemoryView::from(Bound::new(py, view)?.as_any())
+    }
+
+    /// Its memory, where that cannot change.
+    fn fixed(&self) -> Option<Range<*const u8>> {
+        let start: *const u8 = std::ptr::with_exposed_provenance(self.start);
+        matches!(self.owner, Owner::Bytes(_)).then(|| start..start.wrapping_add(self.len))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod arrow;
 mod builder;
+mod bytestorage;
 mod error;
 mod frame;
 mod input;
@@ -18,6 +19,14 @@ use pyo3::prelude::*;
 /// Bytes from which a copy is worth releasing the GIL for.
 const DETACH_ABOVE: usize = 256 * 1024;
 
+/// Bytes from which anything slower than a copy is worth releasing the GIL for.
+const WORK_DETACH_ABOVE: usize = 64 * 1024;
+
+/// Runs `work` on so many bytes: without the GIL where they are many.
+fn detached<T: Send>(py: Python<'_>, bytes: usize, work: impl FnOnce() -> T + Send) -> T {
+    if bytes > WORK_DETACH_ABOVE { py.detach(work) } else { work() }
+}
+
 /// The native part of framecache.
 #[pymodule(gil_used = true)]
 fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -27,6 +36,7 @@ fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<frame::Frame>()?;
     module.add_class::<builder::FrameBuilder>()?;
     module.add_class::<wrapper::SerializationWrapper>()?;
+    module.add_class::<bytestorage::ByteStorage>()?;
     module.add_class::<store::BlobStore>()?;
     module.add_class::<arrow::ArrowTable>()?;
     module.add_function(wrap_pyfunction!(arrow::encode_arrow, module)?)?;

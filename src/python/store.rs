@@ -8,7 +8,8 @@ use super::metadata;
 use super::msgpack;
 use crate::codec::ARROW;
 use crate::codec::msgpack::MSGPACK;
-use crate::frame::Header;
+use crate::compress::Compression;
+use crate::frame::{Header, MAX_VALUE};
 use crate::store::{BlobStore as Store, Lookup, Miss};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -21,9 +22,15 @@ pub(super) struct BlobStore(Store);
 #[pymethods]
 impl BlobStore {
     /// Opens the directory at `path`, creating it with mode 0700.
+    ///
+    /// `compression` is that of new entries: `None`, `"lz4"`, `"zstd"`, `"zstd:LEVEL"` or `"auto"`. Payloads of more
+    /// than `max_value_bytes` (1 GiB) are not stored, and not decompressed.
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| guard(|| Ok(Self(Store::open(&path)?))))
+    #[pyo3(signature = (path, compression=None, max_value_bytes=None))]
+    fn new(py: Python<'_>, path: PathBuf, compression: Option<&str>, max_value_bytes: Option<usize>) -> PyResult<Self> {
+        let compression = compression.map_or(Ok(Compression::None), str::parse)?;
+        let limit = max_value_bytes.unwrap_or(MAX_VALUE);
+        py.detach(|| guard(|| Ok(Self(Store::open(&path)?.with_compression(compression).with_max_value(limit)))))
     }
 
     /// Stores `value` under `key`; returns the size of the entry in bytes.
@@ -57,16 +64,27 @@ impl BlobStore {
     }
 
     /// The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
-    fn get<'py>(&self, py: Python<'py>, key: &str, now: u64) -> PyResult<Bound<'py, PyAny>> {
-        let found = py.detach(|| guard(|| Ok(self.0.get(key, now)?)))?;
-        let (frame, header, payload) = match found {
-            Lookup::Hit { frame, header, payload } => (frame, header, payload),
-            Lookup::Miss(reason) => return Ok(PyString::new(py, name_of(reason)).into_any()),
+    ///
+    /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`.
+    #[pyo3(signature = (key, now, *, require_zero_copy=false))]
+    fn get<'py>(&self, py: Python<'py>, key: &str, now: u64, require_zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
+        let found = py.detach(|| {
+            guard(|| {
+                Ok(match self.0.get(key, now)? {
+                    Lookup::Hit { frame, header, payload } => {
+                        Ok((self.0.payload(&frame, &header, payload, !require_zero_copy)?, header))
+                    }
+                    Lookup::Miss(reason) => Err(reason),
+                })
+            })
+        })?;
+        let (payload, header) = match found {
+            Ok(hit) => hit,
+            Err(reason) => return Ok(PyString::new(py, name_of(reason)).into_any()),
         };
         let python = serde_json::to_string(&header.python.unwrap_or_default()).unwrap_or_default();
         let python = metadata::parse_object(py, &python)?;
-        let payload = Frame::from(frame.slice(payload..)?);
-        Ok((payload, header.codec, python).into_pyobject(py)?.into_any())
+        Ok((Frame::from(payload), header.codec, python).into_pyobject(py)?.into_any())
     }
 
     /// Whether `get` would find an entry.

@@ -2,6 +2,7 @@
 
 use super::Directory;
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Mapping, Origin};
+use crate::compress::Compression;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Payload};
 use crate::key::Name;
@@ -17,10 +18,13 @@ pub const MAPPED_ABOVE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct BlobStore {
     directory: Directory,
+    compression: Compression,
+    max_value: usize,
 }
 
 /// What a [`BlobStore::get`] found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is returned at a time, and taken apart at once")]
 pub enum Lookup {
     /// The entry.
     Hit {
@@ -28,7 +32,7 @@ pub enum Lookup {
         frame: FrameBuf,
         /// Its header.
         header: Header,
-        /// Where the payload starts in it.
+        /// Where the payload starts in it; [`BlobStore::payload`] returns it.
         payload: usize,
     },
     /// No entry to serve.
@@ -47,12 +51,23 @@ pub enum Miss {
 }
 
 impl BlobStore {
-    /// Opens the store in `path`, as [`Directory::open`] does.
+    /// Opens the store in `path`, as [`Directory::open`] does. It compresses nothing, and limits values to
+    /// [`frame::MAX_VALUE`].
     ///
     /// # Errors
     /// Those of [`Directory::open`].
     pub fn open(path: &Path) -> Result<Self> {
-        Directory::open(path).map(|directory| Self { directory })
+        Ok(Self { directory: Directory::open(path)?, compression: Compression::None, max_value: frame::MAX_VALUE })
+    }
+
+    /// The same store, whose new entries are compressed.
+    pub fn with_compression(self, compression: Compression) -> Self {
+        Self { compression, ..self }
+    }
+
+    /// The same store, with another limit to the payloads that are stored and to those that are decompressed.
+    pub fn with_max_value(self, max_value: usize) -> Self {
+        Self { max_value, ..self }
     }
 
     /// The directory.
@@ -62,13 +77,16 @@ impl BlobStore {
 
     /// Stores an entry, replacing the one that `key` had; returns the size of its frame in bytes.
     ///
-    /// The payload's large parts go to the file from where they lie. Readers see the old entry or the new one.
+    /// The payload's large parts go to the file from where they lie, unless it is compressed first. Readers see the old
+    /// entry or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`] (a full disk is one), [`Error::Argument`] for a key or header that is too long, those of the
-    /// payload. What was stored before then stays.
+    /// [`Error::Io`] (a full disk is one), [`Error::Argument`] for a key or header that is too long,
+    /// [`Error::TooLarge`] for a payload above the store's limit, those of the payload. What was stored before then
+    /// stays.
     pub fn put(&self, key: &str, header: Header, payload: &(impl Payload + ?Sized)) -> Result<usize> {
         let name = Name::of(key)?.to_hex();
+        let (header, payload) = frame::pack(header, payload, self.compression, self.max_value)?;
         let length = payload.length();
         let header = Header { key: Some(key.to_owned()), ..header.with_length(length) };
         let prefix = frame::prefix(&header.to_json(), ALIGN, 0)?;
@@ -118,6 +136,14 @@ impl BlobStore {
             return Ok(Lookup::Miss(Miss::Expired));
         }
         Ok(Lookup::Hit { frame, header, payload: json.end })
+    }
+
+    /// The payload of a [`Lookup::Hit`]: the frame's own bytes, or those that it holds compressed, which is a copy.
+    ///
+    /// # Errors
+    /// Those of [`frame::unpack`].
+    pub fn payload(&self, frame: &FrameBuf, header: &Header, start: usize, may_copy: bool) -> Result<FrameBuf> {
+        frame::unpack(frame, header, start, self.max_value, may_copy)
     }
 
     /// Removes the entry of `key`; whether there was a file. Views of it stay valid.

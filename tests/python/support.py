@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -60,6 +62,21 @@ def run(code: str, *, env: Mapping[str, str] | None = None, user: int | None = N
     if child.returncode != 0:
         pytest.fail(f"the child ended with {child.returncode}:\n{child.stdout}{child.stderr}", pytrace=False)
     return child.stdout
+
+
+@contextmanager
+def traced_peak() -> Iterator[Callable[[], int]]:
+    """Trace memory, Rust's too; what it gives returns the most bytes above those of the start that there ever were."""
+    traced_before = tracemalloc.is_tracing()
+    if not traced_before:
+        tracemalloc.start()
+    tracemalloc.reset_peak()
+    start = tracemalloc.get_traced_memory()[0]
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1] - start
+    finally:
+        if not traced_before:
+            tracemalloc.stop()
 
 
 def payload_of(frame: Any) -> memoryview:

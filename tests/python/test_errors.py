@@ -15,6 +15,7 @@ from support import run
         ("DecodeError", ValueError),
         ("CopyRequired", ValueError),
         ("InvalidArgument", ValueError),
+        ("ValueTooLarge", ValueError),
         ("EncodeError", TypeError),
         ("ViewExported", BufferError),
         ("OutOfMemory", MemoryError),

@@ -76,7 +76,7 @@ def test_every_vector_has_the_fields_that_the_readme_names():
         if vector["kind"] == "malformed":
             assert fields - {"key"} == {"error_offset", "why"}
         else:
-            optional = {"writer", "version", "align", "offset"} if vector["kind"] == "frame" else set()
+            optional = {"writer", "version", "align", "offset", "value_hex"} if vector["kind"] == "frame" else set()
             assert fields - optional == {"serializer", "metadata", "payload_hex"}
             assert vector.get("writer") in (WRITERS if vector["kind"] == "frame" else {None})
 
@@ -124,6 +124,20 @@ def test_entries_of_framecache_are_written_byte_for_byte(vector, tmp_path, monke
         found = cache.get(key)
         assert type(found) is type(value)
         assert found == value
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if "value_hex" in v], ids=lambda vector: vector["name"])
+def test_a_compressed_entry_gives_its_value_or_is_undecodable(vector, tmp_path):
+    key = vector["metadata"]["key"]
+    with Cache(f"file://{tmp_path}/cache") as cache:
+        cache.set(key, b"")
+        [blob] = (tmp_path / "cache").iterdir()
+        blob.write_bytes(bytes.fromhex(vector["hex"]))
+        if vector["value_hex"] is None:
+            assert cache.get(key, "missing") == "missing"
+            assert cache.stats() == {"undecodable": 1}
+        else:
+            assert cache.get(key) == bytes.fromhex(vector["value_hex"])
 
 
 @vectors("malformed", key=None)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import framecache
 import framecache.arrow
-from framecache import Cache, Frame, FrameBuilder, SerializationWrapper
+from framecache import ByteStorage, Cache, Frame, FrameBuilder, SerializationWrapper
 
 
 def wrapping(data: bytes, mapped: mmap.mmap) -> None:
@@ -29,11 +29,23 @@ def frames(data: bytes) -> int:
     return written + part[0] + frame.nbytes + frame.address + framecache.trim_pool()
 
 
+def envelopes(data: bytes, storage: ByteStorage) -> bool:
+    envelope: bytes = storage.store(memoryview(data), format="msgpack")
+    found, kind = ByteStorage("dataframe").retrieve(bytearray(envelope))
+    view: memoryview = found
+    limit: int = ByteStorage.MAX_UNCOMPRESSED_SIZE
+    storage.store("text")  # type: ignore[arg-type]
+    storage.MAX_ENVELOPE_SIZE = 1  # type: ignore[misc]
+    return storage.validate(view) and kind == "dataframe" and len(data) < limit
+
+
 def caching(value: object) -> bool:
     with Cache("file:///tmp/cache") as cache:
         cache.set("key", value, ttl=1.5)
         cache.set("key", value, ttl=timedelta(minutes=1))
         cache.get("key", framecache.MISSING, views=True, require_zero_copy=True)
+        Cache("file:///tmp/cache", compression="zstd:9", max_value_bytes=1 << 34).close()
+        Cache("file:///tmp/cache", "lz4")  # type: ignore[call-arg]
         counted: dict[str, int] = cache.stats()
         cache.get(1)  # type: ignore[arg-type]
         cache.set("key", value, ttl="1")  # type: ignore[arg-type]
