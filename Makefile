@@ -5,6 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+# What a program that embeds the interpreter is linked with.
+LIBPYTHON = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
+# The fuzz target that embeds one.
+EMBEDDED := msgpack
 
 .PHONY: demo test lint test-rust test-python bench soak clean
 .DELETE_ON_ERROR:
@@ -57,17 +61,21 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
-	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo bench --quiet --features python --bench alloc
-	$(BIN)/python benchmarks/frame.py
-	$(BIN)/python benchmarks/bytestorage.py
-	$(BIN)/python benchmarks/compression.py
-	$(BIN)/python benchmarks/arrow.py
-	$(BIN)/python benchmarks/msgpack.py
+	$(BIN)/python -m benchmarks.frame
+	$(BIN)/python -m benchmarks.bytestorage
+	$(BIN)/python -m benchmarks.compression
+	$(BIN)/python -m benchmarks.arrow
+	$(BIN)/python -m benchmarks.msgpack
 
-soak:
+soak: $(VENV)/test-packages
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
-	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done
+	for target in $$(cargo +nightly fuzz list | grep -vx $(EMBEDDED)); do \
+		cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) PYTHONPATH=$(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages) \
+		PYTHONHOME=$(shell $(PYTHON) -c 'import sys; print(sys.base_prefix)') ASAN_OPTIONS=detect_leaks=0 \
+		cargo +nightly fuzz run --features python $(EMBEDDED) -- -max_total_time=600 -max_len=4096
 
 clean:
 	rm -rf $(VENV) target fuzz/target

@@ -1,6 +1,6 @@
 """Reading cached Arrow tables, against `pyarrow.memory_map`; memory of a reader; cost of importing framecache.
 
-Run with `make bench` or `python benchmarks/arrow.py`; results stand in RESULTS.md. The directory is on disk unless
+Run with `make bench` or `python -m benchmarks.arrow`; results stand in RESULTS.md. The directory is on disk unless
 FRAMECACHE_BENCH_DIRECTORY names another.
 """
 
@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 import framecache
-from common import compare, print_machine
+
+from .common import compare, print_machine
 
 MIB = 2**20
 
@@ -105,7 +106,7 @@ def memory(directory: Path) -> None:
     url = f"file://{directory}/cache"
     framecache.Cache(url).set("large", numbers(1024 * MIB))
     print("\nmemory", flush=True)
-    subprocess.run([sys.executable, __file__, "column", url], check=True)
+    subprocess.run([sys.executable, "-m", __spec__.name, "column", url], check=True)
 
 
 def importing() -> None:

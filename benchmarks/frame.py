@@ -1,6 +1,6 @@
 """Wrapping and unwrapping from Python, against cachekit and against copying memory.
 
-Run with `make bench` or `python benchmarks/frame.py`; results stand in RESULTS.md.
+Run with `make bench` or `python -m benchmarks.frame`; results stand in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from cachekit.serializers.wrapper import SerializationWrapper as CachekitWrapper
 
 import framecache
-from common import compare, print_machine
+
+from .common import compare, print_machine
 
 METADATA = {"format": "msgpack", "encoding": "utf-8", "compressed": True, "original_type": "msgpack"}
 wrap, unwrap = framecache.SerializationWrapper.wrap, framecache.SerializationWrapper.unwrap
@@ -88,4 +89,4 @@ if __name__ == "__main__":
         small()
         big()
         print("\nThe same in a fresh process:", flush=True)
-        subprocess.run([sys.executable, __file__, "big"], check=True)
+        subprocess.run([sys.executable, "-m", __spec__.name, "big"], check=True)

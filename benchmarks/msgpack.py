@@ -9,14 +9,19 @@ import json
 import lzma
 import math
 import os
+import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import ormsgpack
 
-from common import compare, print_machine
+import framecache
 from framecache.msgpack import packb, unpackb
+
+from .common import compare, print_machine
 
 DATA = os.environ.get("FRAMECACHE_BENCH_DATA", "")
 
@@ -77,6 +82,30 @@ def main() -> None:
             f"\n{what}: {mean:.2f}x the speed of the better peer (geometric mean);"
             f" least over ormsgpack {ratio:.2f}x, {name}"
         )
+    array_in_place()
 
 
-main()
+def array_in_place() -> None:
+    """What an array of 100 MB costs above reading its frame, when it may be a view."""
+    with tempfile.TemporaryDirectory() as directory, framecache.Cache(f"file://{directory}/cache") as cache:
+        array = np.arange(12_500_000, dtype="f8")
+        cache.set("array", array)
+        cache.set("bytes", array.tobytes())
+        compare(
+            "get of 100 MB, views=True",
+            {
+                "bytes: a frame is mapped": lambda: cache.get("bytes", views=True),
+                "float64 array": lambda: cache.get("array", views=True),
+            },
+            calls=50,
+        )
+        view = cache.get("array", views=True)
+        tracemalloc.start()
+        again = cache.get("array", views=True)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        print(f"  allocated by a get: {peak / 1024:.1f} KiB, same values: {bool((view == again).all())}")
+
+
+if __name__ == "__main__":
+    main()

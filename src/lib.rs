@@ -26,6 +26,10 @@ mod python;
 
 pub use error::{Error, Result};
 
+/// The extension module, for programs that embed an interpreter.
+#[cfg(feature = "python")]
+pub use python::_framecache;
+
 #[cfg(feature = "python")]
 #[global_allocator]
 static ALLOCATOR: alloc::PyMemAllocator = alloc::PyMemAllocator::new();

@@ -30,6 +30,7 @@ fn main() {
             .unwrap();
     }
     compressed();
+    messages();
     let legacy = [
         r#"{"data": "YWJj", "metadata": {"a": [1, 2.5, null, true]}, "serializer": "default", "version": "1.0"}"#,
         r#"{"data": "YQ==", "serializer": "\u0161\n"}"#,
@@ -59,4 +60,15 @@ fn compressed() {
         \xadoriginal_size\x04\xa6format\xa7msgpack";
     std::fs::write(envelopes.join("integers"), integers).unwrap();
     std::fs::write(envelopes.join("map"), map).unwrap();
+}
+
+/// The vectors of the codec.
+fn messages() {
+    let directory = directory_of("msgpack");
+    for (index, line) in include_str!("../../proto-docs/vectors/msgpack.jsonl").lines().enumerate() {
+        let vector: serde_json::Value = serde_json::from_str(line).unwrap();
+        let digits = vector["hex"].as_str().unwrap().as_bytes();
+        let bytes = digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
+        std::fs::write(directory.join(index.to_string()), bytes.collect::<Vec<_>>()).unwrap();
+    }
 }

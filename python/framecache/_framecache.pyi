@@ -274,7 +274,8 @@ def unpackb(
     """Return the value that `data` is as MessagePack.
 
     Args:
-        data: Exact bytes and Frames are read in place; any other buffer is copied first.
+        data: Exact bytes and Frames are read in place, memoryviews of them too without `views`; any other buffer is
+            copied first, and views stand on that copy.
         types: As `packb` was given; ``"python"`` if it is not given.
         max_depth: How many levels there may be, 1 to 1024, which is the default.
         ext_hook: Called with code and payload of extensions that are not framecache's; without it they are an error.

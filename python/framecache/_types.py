@@ -73,14 +73,34 @@ def pack(value: Any) -> tuple[int, object, object]:
 
 
 def _octets(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the bytes of one-dimensional `data`; what a long double leaves unused becomes zero."""
+    """Return the bytes of one-dimensional `data`; those that belong to no value are zero, in a copy."""
     import numpy as np
 
-    if data.dtype.char not in "gG" or np.finfo(np.longdouble).nmant != 63:
+    if _is_packed(data.dtype):
         return data.view(np.uint8)
-    octets = data.copy().view(np.uint8).reshape(-1, 16)
-    octets[:, 10:] = 0
-    return octets.reshape(-1)
+    clean = np.zeros(data.shape, data.dtype)
+    clean[...] = data
+    _clear_long_doubles(clean)
+    return clean.view(np.uint8)
+
+
+def _is_packed(dtype: np.dtype[Any]) -> bool:
+    """Whether all bytes of an item belong to values: no gaps between fields, no unused bytes of long doubles."""
+    if dtype.subdtype is not None:
+        return _is_packed(dtype.subdtype[0])
+    if dtype.names is None:
+        return dtype.char not in "gG"
+    fields = [dtype.fields[name][0] for name in dtype.names]  # type: ignore[index]
+    return sum(field.itemsize for field in fields) == dtype.itemsize and all(map(_is_packed, fields))
+
+
+def _clear_long_doubles(array: np.ndarray[Any, Any]) -> None:
+    import numpy as np
+
+    for name in array.dtype.names or ():
+        _clear_long_doubles(array[name])
+    if array.dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63:
+        array.view(np.dtype((np.uint8, (array.dtype.itemsize // 16, 16))))[..., 10:] = 0
 
 
 def unpack(code: int, payload: Any, data: memoryview | None, views: bool, limit: int) -> object:

@@ -135,6 +135,10 @@ mod table {
             if (*keys).kind != ALL_STR || !(*dict).ma_values.is_null() {
                 return None;
             }
+            if (*keys).entries == 0 {
+                // The keys that empty dicts share have one byte of indices: what follows them is not aligned.
+                return Some(&[]);
+            }
             let start = keys.add(1).cast::<u8>().add(1 << (*keys).log2_index_bytes).cast::<Entry>();
             Some(std::slice::from_raw_parts(start, (*keys).entries.unsigned_abs()))
         }

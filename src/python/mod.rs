@@ -29,7 +29,7 @@ fn detached<T: Send>(py: Python<'_>, bytes: usize, work: impl FnOnce() -> T + Se
 
 /// The native part of framecache.
 #[pymodule(gil_used = true)]
-fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     error::register(module)?;
     crate::cpython::check_layouts(module.py());

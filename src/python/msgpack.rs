@@ -39,7 +39,8 @@ pub(super) fn packb<'py>(
 
 /// The value that `data` is as MessagePack.
 ///
-/// Exact `bytes`, `Frame`s and memoryviews of them are read in place; any other buffer is copied first.
+/// Exact `bytes` and `Frame`s are read in place, memoryviews of them too without `views`; any other buffer is copied
+/// first, and with `views` the views stand on that copy.
 #[pyfunction]
 #[pyo3(signature = (data, /, *, types=None, max_depth=None, ext_hook=None, limits=None, views=false))]
 pub(super) fn unpackb<'py>(
@@ -60,17 +61,13 @@ pub(super) fn unpackb<'py>(
         }
     };
     guard(|| {
-        let input = Input::from(data)?;
         let copy: FrameBuf;
-        let input = match &input {
-            Input::Foreign(_) => {
-                copy = input.to_frame()?;
-                Input::Frame(&copy)
-            }
-            Input::Bytes(bytes) => Input::Bytes(bytes),
-            Input::Frame(frame) => Input::Frame(frame),
-        };
-        let bytes = input.stable().unwrap_or_default();
+        let mut input = Input::from(data)?;
+        if input.stable().is_none() && (views || input.fixed(data).is_none()) {
+            copy = input.to_frame()?;
+            input = Input::Frame(&copy);
+        }
+        let bytes = input.fixed(data).unwrap_or_default();
         let view_of = |range: std::ops::Range<usize>| Ok(View::part(py, &input, range)?.into_any());
         Decoder::new(py, bytes, types, &view_of)
             .max_depth(max_depth)

@@ -1260,3 +1260,28 @@ def test_a_view_holds_its_input_and_gives_it_back():
     del found
     gc.collect()
     assert sys.getrefcount(packed) == count
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "g",
+        [("a", "i1"), ("b", [("x", "g"), ("y", "u1")], (2,))],
+        {"names": ["a", "b"], "formats": ["<i2", (">f8", (2,))], "offsets": [0, 4], "itemsize": 24},
+    ],
+    ids=["long double", "long double in a record", "gaps"],
+)
+def test_bytes_that_belong_to_no_value_are_written_as_zeros(dtype):
+    size = 3 * np.dtype(dtype).itemsize
+    array = np.frombuffer(b"\xaa" * size, "u1").view(dtype)
+    packed = packb(array)
+    assert packb(unpackb(packed)) == packed
+    unused = packed[-size:].count(0)
+    assert 0 < unused < size
+    assert packed[-size:].count(0xAA) + unused == size
+
+
+def test_empty_dicts_are_written_whatever_keys_they_have():
+    emptied = {"a": 1}
+    del emptied["a"]
+    assert [packb(value) for value in ({}, emptied, dict.fromkeys([]))] == [b"\x80"] * 3
