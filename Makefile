@@ -61,6 +61,7 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
+	cargo bench --quiet --bench weak_map
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python -m benchmarks.frame
