@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 /// Text that is a constant in most errors and computed in some.
 pub type Text = Cow<'static, str>;
@@ -99,6 +100,16 @@ pub enum Error {
         expected: Text,
         /// What is there.
         found: String,
+    },
+    /// A lock that somebody else holds.
+    #[error("store {path}: {operation} waited {waited:?} for another writer; it may be stopped. Try again, or end it")]
+    Busy {
+        /// The directory.
+        path: String,
+        /// What was attempted.
+        operation: &'static str,
+        /// For how long.
+        waited: Duration,
     },
     /// A failed system call.
     #[error("{operation} {path}: {source}")]

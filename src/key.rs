@@ -9,33 +9,19 @@ use std::fmt::Write;
 /// The longest key, in bytes of UTF-8: it must leave room in a header of 1 MiB.
 pub const MAX_KEY: usize = 64 * 1024;
 
+/// The longest namespace, in bytes of UTF-8.
+pub const MAX_NAMESPACE: usize = 1024;
+
+/// What names of namespaced keys are derived in, apart from those of keys without a namespace.
+const NAMESPACED: &str = "framecache 2026 key in a namespace";
+/// What hashes of namespaces and tags are derived in.
+const TAGGED: &str = "framecache 2026 tag in a namespace";
+
 /// The name of a key: BLAKE3-256 of its UTF-8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Name([u8; 32]);
 
 impl Name {
-    /// The name of `key`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for a key of more than [`MAX_KEY`] bytes.
-    ///
-    /// ```
-    /// # use framecache::key::Name;
-    /// let name = Name::of("users:42")?;
-    /// assert_eq!(name.to_hex().len(), 64);
-    /// # Ok::<(), framecache::Error>(())
-    /// ```
-    pub fn of(key: &str) -> Result<Self> {
-        if key.len() > MAX_KEY {
-            return Err(Error::Argument {
-                argument: "key",
-                expected: format!("at most {MAX_KEY} bytes of UTF-8").into(),
-                found: format!("{} bytes", key.len()),
-            });
-        }
-        Ok(Self(*blake3::hash(key.as_bytes()).as_bytes()))
-    }
-
     /// 64 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -44,4 +30,96 @@ impl Name {
             text
         })
     }
+
+    /// The bytes of the hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Keys that are apart from those of other namespaces.
+///
+/// ```
+/// # use framecache::key::Namespace;
+/// let (none, users) = (Namespace::new("")?, Namespace::new("users")?);
+/// assert_ne!(none.name_of("42")?, users.name_of("42")?);
+/// assert!(none.name_of("greeting")?.to_hex().starts_with("f454281569de1efc"));
+/// # Ok::<(), framecache::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    text: String,
+    /// After the namespace, where there is one.
+    keys: Option<blake3::Hasher>,
+    tags: blake3::Hasher,
+    hash: [u8; 16],
+}
+
+impl Namespace {
+    /// The namespace `text`; the empty one is that of keys without a namespace.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one of more than [`MAX_NAMESPACE`] bytes.
+    pub fn new(text: &str) -> Result<Self> {
+        check_length("namespace", text, MAX_NAMESPACE)?;
+        let start = |context| {
+            let mut hasher = blake3::Hasher::new_derive_key(context);
+            hasher.update(&(text.len() as u32).to_le_bytes());
+            hasher.update(text.as_bytes());
+            hasher
+        };
+        let tags = start(TAGGED);
+        Ok(Self {
+            text: text.to_owned(),
+            keys: (!text.is_empty()).then(|| start(NAMESPACED)),
+            hash: half(tags.finalize()),
+            tags,
+        })
+    }
+
+    /// The namespace itself.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The name of `key`: BLAKE3-256 of its UTF-8 bytes; in a namespace, of that one's length (32 bits, little-endian),
+    /// its bytes and the key's, in the mode that derives keys.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a key of more than [`MAX_KEY`] bytes.
+    pub fn name_of(&self, key: &str) -> Result<Name> {
+        check_length("key", key, MAX_KEY)?;
+        Ok(Name(
+            *match &self.keys {
+                None => blake3::hash(key.as_bytes()),
+                Some(keys) => keys.clone().update(key.as_bytes()).finalize(),
+            }
+            .as_bytes(),
+        ))
+    }
+
+    /// The hash of the namespace itself.
+    pub fn hash(&self) -> &[u8; 16] {
+        &self.hash
+    }
+
+    /// The hash of a tag in it.
+    pub fn hash_of_tag(&self, tag: &str) -> [u8; 16] {
+        half(self.tags.clone().update(b"\0").update(tag.as_bytes()).finalize())
+    }
+}
+
+fn half(hash: blake3::Hash) -> [u8; 16] {
+    hash.as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
+fn check_length(argument: &'static str, text: &str, limit: usize) -> Result<()> {
+    if text.len() <= limit {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        argument,
+        expected: format!("at most {limit} bytes of UTF-8").into(),
+        found: format!("{} bytes", text.len()),
+    })
 }

@@ -15,6 +15,7 @@ pub mod bytestorage;
 pub mod codec;
 pub mod compress;
 pub mod error;
+mod fork;
 pub mod frame;
 pub mod key;
 pub mod memory;

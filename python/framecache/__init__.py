@@ -4,6 +4,7 @@
 >>> with tempfile.TemporaryDirectory() as directory, framecache.Cache(f"file://{directory}/cache") as cache:
 ...     cache.set("greeting", b"hello", ttl=60)
 ...     cache.get("greeting")
+True
 b'hello'
 """
 
@@ -22,6 +23,7 @@ from framecache._framecache import (
     InvalidArgument,
     OutOfMemory,
     SerializationWrapper,
+    StoreBusy,
     StoreError,
     ValueTooLarge,
     ViewExported,
@@ -47,6 +49,7 @@ __all__ = [
     "InvalidArgument",
     "OutOfMemory",
     "SerializationWrapper",
+    "StoreBusy",
     "StoreError",
     "ValueTooLarge",
     "ViewExported",

@@ -7,17 +7,19 @@ import time
 
 from framecache import _raw
 from framecache._framecache import (
-    BlobStore,
     CopyRequired,
     DecodeError,
     FrameError,
     InvalidArgument,
+    Store,
     StoreError,
     unpackb,
 )
+from framecache._url import store_of
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Any, Final
@@ -63,7 +65,9 @@ class Cache:
 
     Args:
         url: ``file:///path`` of the directory. It is created with mode 0700; one that is not owned by the effective
-            user, or open to group or others, is refused with `StoreError`.
+            user, or open to group or others, is refused with `StoreError`. Settings of the store follow as a query,
+            ``file:///path?max_bytes=2GiB&durability=power``; `proto-docs/store.md` lists them.
+        namespace: Keys of one namespace are apart from those of all others in the same directory.
         compression: How the payloads of new entries are compressed: `None`; ``"lz4"``; ``"zstd:LEVEL"`` with a level
             from 1 to 22; ``"zstd"``, which is level 1; ``"auto"``, which is LZ4 where that saves a tenth of the bytes.
             Entries are read however they were written. What is compressed cannot be read in place: a read
@@ -72,14 +76,24 @@ class Cache:
             Entries that are not compressed are read whatever their size.
     """
 
-    def __init__(self, url: str, *, compression: str | None = None, max_value_bytes: int = _MAX_VALUE_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "",
+        compression: str | None = None,
+        max_value_bytes: int = _MAX_VALUE_BYTES,
+    ) -> None:
         if not isinstance(compression, str | None):
             raise InvalidArgument(f"compression: expected None or a str, got {type(compression).__name__}")
         if type(max_value_bytes) is not int or not 0 < max_value_bytes <= sys.maxsize:
             raise InvalidArgument(
                 f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}"
             )
-        self._store: BlobStore | None = BlobStore(_path_of(url), compression, max_value_bytes)
+        path, settings = store_of(url)
+        self._store: Store | None = Store(
+            path, namespace=namespace, compression=compression, max_value_bytes=max_value_bytes, **settings
+        )
         self._url = url
         self._counts: dict[str, int] = {}
         self._logged: dict[str, float] = {}
@@ -101,12 +115,29 @@ class Cache:
         """
         try:
             found = self._opened().get(key, _now(), require_zero_copy=require_zero_copy)
-            if isinstance(found, str):
-                return self._miss(found, default)
-            payload, codec, stored = found
-            value = _decode(payload, codec, stored, views, require_zero_copy)
         except (FrameError, StoreError) as error:
             return self._miss("unreadable", default, key, error)
+        except CopyRequired as error:
+            if require_zero_copy:
+                raise
+            return self._miss("undecodable", default, key, error)
+        except DecodeError as error:
+            return self._miss("undecodable", default, key, error)
+        return self._value(key, found, default, views, require_zero_copy)
+
+    def _value(
+        self,
+        key: str,
+        found: tuple[Frame, str, dict[str, Any]] | str,
+        default: Any,
+        views: bool,
+        require_zero_copy: bool,
+    ) -> Any:
+        if isinstance(found, str):
+            return self._miss(found, default)
+        payload, codec, stored = found
+        try:
+            value = _decode(payload, codec, stored, views, require_zero_copy)
         except CopyRequired as error:
             if require_zero_copy:
                 raise
@@ -116,13 +147,27 @@ class Cache:
         self._count("hit")
         return value
 
-    def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
+    def set(
+        self,
+        key: str,
+        value: object,
+        *,
+        ttl: float | timedelta | None = None,
+        tags: Iterable[str] = (),
+        if_absent: bool = False,
+    ) -> bool:
         """Store `value` under `key`, replacing what was there. Other readers see the old value or the new one.
 
         Args:
             key: At most 64 KiB of UTF-8.
             value: See the class.
             ttl: Seconds after which it is no longer served; `None`: never. Fractions are kept to the millisecond.
+            tags: What `invalidate_tags` can make it a miss by; at most 1000.
+            if_absent: Leave what is stored as it is, if there is something.
+
+        Returns:
+            Whether it was stored. It is not where `if_absent` found a value, or where another process wrote for longer
+            than the store waits, or there was no room; the last two are counted as ``dropped`` in `stats()`.
 
         Raises:
             EncodeError: no codec takes the value (a `TypeError`).
@@ -134,11 +179,69 @@ class Cache:
         created = _now()
         until = None if ttl is None else created + _milliseconds(ttl)
         codec, source, described = _encode(value)
-        store.put(key, codec, source, described, created, until)
+        stored = store.put(
+            key, codec, source, described, created, until, tags=_texts("tags", tags), if_absent=if_absent
+        )
+        if stored == "dropped":
+            self._count("dropped")
+        return stored == "written"
+
+    def get_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
+        """Return the values that are stored under `keys`, read at one moment. Keys without one are left out."""
+        keys = _texts("keys", keys)
+        values = {}
+        for key, found in zip(keys, self._opened().get_many(keys, _now()), strict=True):
+            value = self._value(key, found, MISSING, views, require_zero_copy=False)
+            if value is not MISSING:
+                values[key] = value
+        return values
+
+    def set_many(
+        self, values: Mapping[str, object], *, ttl: float | timedelta | None = None, tags: Iterable[str] = ()
+    ) -> int:
+        """Store each value under its key, as `set` does; return how many were stored."""
+        tags = _texts("tags", tags)
+        return sum(self.set(key, value, ttl=ttl, tags=tags) for key, value in values.items())
+
+    def touch(self, key: str, ttl: float | timedelta | None = None) -> bool:
+        """Let what is stored under `key` be served for `ttl` from now on; return whether there was something.
+
+        It is never served for longer than the `ttl` with which it was stored; `None` is for as long as that.
+
+        Raises:
+            StoreBusy: another process wrote for longer than the store waits (a `TimeoutError`).
+        """
+        now = _now()
+        return self._opened().touch(key, None if ttl is None else now + _milliseconds(ttl), now)
 
     def delete(self, key: str) -> bool:
-        """Remove the value stored under `key`; return whether there was one. Views of it stay valid."""
-        return self._opened().delete(key)
+        """Remove the value stored under `key`; return whether there was one. Views of it stay valid.
+
+        Raises:
+            StoreBusy: another process wrote for longer than the store waits (a `TimeoutError`).
+        """
+        return self.delete_many([key]) > 0
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove the values stored under `keys`, all at once; return how many there were. Raises as `delete`."""
+        return self._opened().delete_many(_texts("keys", keys), _now())
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """Make all values that were stored with one of `tags` misses, at once. Raises as `delete`."""
+        self._opened().invalidate_tags(_texts("tags", tags))
+
+    def clear(self) -> None:
+        """Make all values of this namespace misses, at once. Raises as `delete`."""
+        self._opened().clear()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Iterate over the keys that begin with `prefix`, in no order; what changes meanwhile may be in it or not."""
+        store, after = self._opened(), None
+        while True:
+            keys, after = store.keys(prefix, after, _now())
+            yield from keys
+            if after is None:
+                return
 
     def __contains__(self, key: object) -> bool:
         """Whether `get` would find a value; it may be gone by the time `get` is called."""
@@ -152,11 +255,29 @@ class Cache:
     def stats(self) -> dict[str, int]:
         """Return how often `get` found a value (``hit``) and why it did not.
 
-        The reasons: ``absent``, ``expired``, ``other_key`` (two keys with one hash), ``unreadable`` (not a whole
-        frame, or the system refused), ``undecodable`` (an unknown codec, compression or type, a damaged payload, one
-        that decompressed would be larger than `max_value_bytes`, a library that is not installed).
+        The reasons: ``absent``, ``expired``, ``invalidated`` (a tag or the namespace), ``other_key`` (two keys with one
+        hash), ``unreadable`` (not what was written, or the system refused), ``undecodable`` (an unknown codec,
+        compression or type, a damaged payload, one that decompressed would be larger than `max_value_bytes`, a library
+        that is not installed). ``dropped`` counts what `set` did not store.
         """
         return dict(self._counts)
+
+    def usage(self) -> dict[str, int]:
+        """Return what the store uses: bytes of index and blobs, reserved ones, and those pinned by views of old blobs.
+
+        With them: how many ``blobs`` there are, ``max_bytes``, and how many entries this cache evicted, found expired
+        and found damaged.
+        """
+        return self._opened().stats()
+
+    def verify(self) -> dict[str, int]:
+        """Check every entry of the directory; remove those that are damaged, and files that no entry names.
+
+        Returns:
+            How many entries are ``whole``, how many were ``damaged``, and how many files were ``orphans``.
+        """
+        whole, damaged, orphans = self._opened().verify()
+        return {"whole": whole, "damaged": damaged, "orphans": orphans}
 
     def close(self) -> None:
         """Close the directory. Values and views that were read stay valid. Closing twice is fine."""
@@ -177,7 +298,7 @@ class Cache:
         """Its URL."""
         return f"framecache.Cache({self._url!r})"
 
-    def _opened(self) -> BlobStore:
+    def _opened(self) -> Store:
         if self._store is None:
             raise InvalidArgument(f"Cache({self._url!r}): expected an open cache, got a closed one")
         return self._store
@@ -230,15 +351,6 @@ def _is_view(value: Any) -> bool:
     return isinstance(value, memoryview) or getattr(getattr(value, "flags", None), "owndata", True) is False
 
 
-def _path_of(url: str) -> str:
-    scheme, separator, path = url.partition("://")
-    if scheme != "file" or not separator or not path.startswith("/") or "?" in path or "#" in path:
-        raise InvalidArgument(f"url: expected 'file:///path', got {url!r}")
-    from urllib.parse import unquote
-
-    return unquote(path)
-
-
 def _now() -> int:
     """Milliseconds since 1970-01-01 UTC."""
     return time.time_ns() // 1_000_000
@@ -251,3 +363,9 @@ def _milliseconds(ttl: float | timedelta) -> int:
     if not 0 < seconds <= _LONGEST:
         raise InvalidArgument(f"ttl: expected more than 0 seconds and at most {_LONGEST:.0f}, got {ttl!r}")
     return max(1, round(seconds * 1000))
+
+
+def _texts(argument: str, texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise InvalidArgument(f"{argument}: expected several of them, got the str {texts!r:.100}; put it in a list")
+    return list(texts)

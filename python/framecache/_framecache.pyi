@@ -1,6 +1,6 @@
 """The native part of framecache; see the classes' docstrings. Buffers are any C-contiguous exporters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
@@ -36,6 +36,9 @@ class OutOfMemory(FramecacheError, MemoryError):
 
 class StoreError(FramecacheError, OSError):
     """A store that cannot be used, or a failed file operation."""
+
+class StoreBusy(StoreError, TimeoutError):
+    """A store that another process writes to for too long."""
 
 class InternalError(FramecacheError):
     """A defect of framecache."""
@@ -196,32 +199,74 @@ class ArrowTable:
         """The table as a capsule of the Arrow C stream interface; `requested_schema` is not looked at."""
 
 @final
-class BlobStore:
-    """Blob files in one directory."""
+class Store:
+    """A directory of entries, shared by all processes of one user."""
 
-    def __new__(cls, path: str, compression: str | None = None, max_value_bytes: int | None = None) -> BlobStore:
-        """Opens the directory at `path`, creating it with mode 0700.
-
-        `compression` is that of new entries: `None`, `"lz4"`, `"zstd"`, `"zstd:LEVEL"` or `"auto"`. Payloads of more
-        than `max_value_bytes` (1 GiB) are not stored, and not decompressed.
-        """
+    def __new__(
+        cls,
+        path: str,
+        *,
+        namespace: str = "",
+        max_bytes: int | None = None,
+        verify: str = "header",
+        durability: str | None = None,
+        index: str | None = None,
+        index_bytes: int | None = None,
+        read_only: bool = False,
+        compression: str | None = None,
+        max_value_bytes: int | None = None,
+        writer_timeout: float | None = None,
+    ) -> Store:
+        """Opens the directory at `path`, creating it with mode 0700. `framecache.Cache` says what each argument is."""
     def put(
-        self, key: str, codec: str, value: Any, python: dict[str, Any], created: int, until: int | None = None
-    ) -> int:
-        """Stores `value` under `key`; returns the size of the entry in bytes.
+        self,
+        key: str,
+        codec: str,
+        value: Any,
+        python: dict[str, Any],
+        created: int,
+        until: int | None = None,
+        *,
+        deadline: int | None = None,
+        tags: Sequence[str] = ...,
+        if_absent: bool = False,
+        lease: int | None = None,
+    ) -> Literal["written", "exists", "superseded", "dropped"]:
+        """Stores `value` under `key`.
 
-        `codec` is `"raw"` for a bytes-like value and `"arrow"` for one with `__arrow_c_stream__` or
-        `__arrow_c_array__`. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
+        `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`,
+        and `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
         """
     def get(self, key: str, now: int, *, require_zero_copy: bool = False) -> tuple[Frame, str, dict[str, Any]] | str:
         """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
 
-        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`.
+        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
+        a file must be opened.
         """
+    def get_many(self, keys: Sequence[str], now: int) -> list[tuple[Frame, str, dict[str, Any]] | str]:
+        """As `get` for several keys, read at one moment."""
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
-    def delete(self, key: str) -> bool:
-        """Removes the entry of `key`; whether there was one."""
+    def entry(self, key: str, now: int) -> tuple[int, int | None, int] | None:
+        """When `key`'s entry was written, its deadline, and the size of its frame; `None` for a miss."""
+    def touch(self, key: str, deadline: int | None, now: int) -> bool:
+        """Moves the deadline of `key`'s entry; whether there was one to serve."""
+    def delete_many(self, keys: Sequence[str], now: int) -> int:
+        """Removes the entries of `keys`; how many there were."""
+    def invalidate_tags(self, tags: Sequence[str]) -> None:
+        """Makes all entries with one of `tags` misses."""
+    def clear(self) -> None:
+        """Makes all entries of the namespace misses."""
+    def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
+        """A part of the keys that begin with `prefix`, and where the next part begins; `None` at the end."""
+    def lease(self, key: str, milliseconds: int, now: int) -> int | None:
+        """A token, if nobody else computes the value of `key`."""
+    def release(self, key: str, token: int) -> bool:
+        """Gives a lease back; whether it was still held."""
+    def stats(self) -> dict[str, int]:
+        """Sizes and counts, by name."""
+    def verify(self) -> tuple[int, int, int]:
+        """Checks every entry; how many are whole, how many were damaged, and how many files no entry named."""
 
 def encode_arrow(value: Any, python: dict[str, Any]) -> Frame:
     """A frame whose payload is `value` as an Arrow IPC file; `python` is kept in the header."""

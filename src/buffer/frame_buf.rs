@@ -106,8 +106,8 @@ impl FrameBuf {
     }
 
     /// The frame that a mapped file holds.
-    pub fn from_mapping(mapping: Mapping, origin: Origin) -> Self {
-        Self { mapped: true, ..Self::new(Arc::new(mapping), origin) }
+    pub fn from_mapping(mapping: Arc<Mapping>, origin: Origin) -> Self {
+        Self { mapped: true, ..Self::new(mapping, origin) }
     }
 
     /// A frame over a copy of `bytes`.

@@ -112,6 +112,22 @@ impl<K: Eq + Hash, V: WeakRef, S: BuildHasher + Clone> SyncWeakMap<K, V, S> {
         })
     }
 
+    /// All keys whose values are alive, and the values, at one moment.
+    pub fn live(&self) -> Vec<(K, V::Strong)>
+    where
+        K: Clone,
+    {
+        loop {
+            let mut live = Vec::with_capacity(self.raw_len());
+            let map = self.lock();
+            // Keys are cloned under the lock: they must not allocate either.
+            if map.raw_len() <= live.capacity() {
+                live.extend(map.iter().map(|(key, value)| (key.clone(), value)));
+                return live;
+            }
+        }
+    }
+
     /// Removes the entries whose value is gone, now.
     pub fn cleanup(&self) {
         let mut dead = Vec::with_capacity(self.raw_len());

@@ -1,7 +1,9 @@
 //! Exceptions: one class per kind of error, under `FramecacheError` and the built-in class that callers expect.
 
 use crate::error::Error;
-use pyo3::exceptions::{PyBufferError, PyException, PyMemoryError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyBufferError, PyException, PyMemoryError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -19,6 +21,7 @@ struct Classes {
     exported: Py<PyType>,
     memory: Py<PyType>,
     store: Py<PyType>,
+    busy: Py<PyType>,
     internal: Py<PyType>,
 }
 
@@ -32,6 +35,9 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let under = |name: &str, doc: &str, parent: Bound<'_, PyType>| -> PyResult<Py<PyType>> {
         new_class(module, name, doc, PyTuple::new(py, [&base, &parent])?).map(Bound::unbind)
     };
+    let store =
+        under("StoreError", "A store that cannot be used, or a failed file operation.", py.get_type::<PyOSError>())?;
+    let busy = PyTuple::new(py, [store.bind(py), &py.get_type::<PyTimeoutError>()])?;
     let classes = Classes {
         frame: under("FrameError", "Bytes that are not a valid frame.", py.get_type::<PyValueError>())?,
         decode: under("DecodeError", "A payload that its codec cannot read.", py.get_type::<PyValueError>())?,
@@ -45,11 +51,8 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         too_large: under("ValueTooLarge", "A value that is larger than was allowed.", py.get_type::<PyValueError>())?,
         exported: under("ViewExported", "A change that an exported view prevents.", py.get_type::<PyBufferError>())?,
         memory: under("OutOfMemory", "Memory that could not be had.", py.get_type::<PyMemoryError>())?,
-        store: under(
-            "StoreError",
-            "A store that cannot be used, or a failed file operation.",
-            py.get_type::<PyOSError>(),
-        )?,
+        store,
+        busy: new_class(module, "StoreBusy", "A store that another process writes to for too long.", busy)?.unbind(),
         internal: new_class(module, "InternalError", "A defect of framecache.", PyTuple::new(py, [&base])?)?.unbind(),
     };
     CLASSES.set(py, classes).map_err(|_| PyValueError::new_err("framecache is initialized already"))
@@ -85,6 +88,7 @@ impl From<Error> for PyErr {
                 Error::Exported { .. } => &classes.exported,
                 Error::Memory { .. } => &classes.memory,
                 Error::Store { .. } => &classes.store,
+                Error::Busy { .. } => &classes.busy,
                 Error::Io { source, .. } => {
                     let arguments = (source.raw_os_error(), error.to_string());
                     return Self::from_type(classes.store.bind(py).clone(), arguments);

@@ -37,7 +37,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<builder::FrameBuilder>()?;
     module.add_class::<wrapper::SerializationWrapper>()?;
     module.add_class::<bytestorage::ByteStorage>()?;
-    module.add_class::<store::BlobStore>()?;
+    module.add_class::<store::Store>()?;
     module.add_class::<arrow::ArrowTable>()?;
     module.add_function(wrap_pyfunction!(arrow::encode_arrow, module)?)?;
     module.add_function(wrap_pyfunction!(arrow::verify_arrow, module)?)?;

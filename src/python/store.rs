@@ -1,4 +1,4 @@
-//! `framecache._framecache.BlobStore`: the store under `Cache("file:…")`.
+//! `framecache._framecache.Store`: the store under `Cache("file:…")`.
 
 use super::arrow::table_from;
 use super::error::guard;
@@ -9,35 +9,96 @@ use super::msgpack;
 use crate::codec::ARROW;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
-use crate::frame::{Header, MAX_VALUE};
-use crate::store::{BlobStore as Store, Lookup, Miss};
+use crate::error::{Error, Result};
+use crate::frame::{Header, locate_header};
+use crate::store::{Durability, Hit, IndexMode, Lookup, Miss, New, Options, Store as Inner, Stored, Verify};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Blob files in one directory.
+/// A directory of entries, shared by all processes of one user.
 #[pyclass(frozen, module = "framecache._framecache")]
-pub(super) struct BlobStore(Store);
+pub(super) struct Store {
+    /// Emptied only when dropped.
+    inner: Option<Inner>,
+}
 
-#[pymethods]
-impl BlobStore {
-    /// Opens the directory at `path`, creating it with mode 0700.
-    ///
-    /// `compression` is that of new entries: `None`, `"lz4"`, `"zstd"`, `"zstd:LEVEL"` or `"auto"`. Payloads of more
-    /// than `max_value_bytes` (1 GiB) are not stored, and not decompressed.
-    #[new]
-    #[pyo3(signature = (path, compression=None, max_value_bytes=None))]
-    fn new(py: Python<'_>, path: PathBuf, compression: Option<&str>, max_value_bytes: Option<usize>) -> PyResult<Self> {
-        let compression = compression.map_or(Ok(Compression::None), str::parse)?;
-        let limit = max_value_bytes.unwrap_or(MAX_VALUE);
-        py.detach(|| guard(|| Ok(Self(Store::open(&path)?.with_compression(compression).with_max_value(limit)))))
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Closing waits for whoever is opening a store, and who does that may need the GIL.
+        if let Some(inner) = self.inner.take() {
+            Python::attach(|py| py.detach(|| drop(inner)));
+        }
+    }
+}
+
+impl Store {
+    fn inner(&self) -> Result<&Inner> {
+        self.inner.as_ref().ok_or_else(|| Error::Store {
+            path: String::new(),
+            expected: "an open store".into(),
+            found: "one that is being closed".to_owned(),
+        })
     }
 
-    /// Stores `value` under `key`; returns the size of the entry in bytes.
+    /// Runs `work` without the GIL.
+    fn detached<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Inner) -> Result<T> + Send) -> PyResult<T> {
+        py.detach(|| guard(|| Ok(work(self.inner()?)?)))
+    }
+}
+
+#[pymethods]
+impl Store {
+    /// Opens the directory at `path`, creating it with mode 0700. See `Options` in the crate for what each argument is.
+    #[new]
+    #[pyo3(signature = (path, *, namespace="", max_bytes=None, verify="header", durability=None, index=None,
+        index_bytes=None, read_only=false, compression=None, max_value_bytes=None, writer_timeout=None))]
+    #[expect(clippy::too_many_arguments, reason = "each a setting of the store, by its name")]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        namespace: &str,
+        max_bytes: Option<u64>,
+        verify: &str,
+        durability: Option<&str>,
+        index: Option<&str>,
+        index_bytes: Option<u64>,
+        read_only: bool,
+        compression: Option<&str>,
+        max_value_bytes: Option<usize>,
+        writer_timeout: Option<f64>,
+    ) -> PyResult<Self> {
+        let default = Options::default();
+        let timeout = writer_timeout.map_or(Ok(default.writer_timeout), seconds)?;
+        let options = Options {
+            max_bytes: max_bytes.unwrap_or(default.max_bytes),
+            verify: one_of("verify", verify, &[("header", Verify::Header), ("full", Verify::Full)])?,
+            durability: durability
+                .map(|text| {
+                    one_of("durability", text, &[("process", Durability::Process), ("power", Durability::Power)])
+                })
+                .transpose()?,
+            index: index
+                .map(|text| one_of("index", text, &[("pwrite", IndexMode::Pwrite), ("writemap", IndexMode::WriteMap)]))
+                .transpose()?,
+            index_bytes: index_bytes.unwrap_or(default.index_bytes),
+            read_only,
+            compression: compression.map_or(Ok(Compression::None), str::parse)?,
+            max_value: max_value_bytes.unwrap_or(default.max_value),
+            writer_timeout: timeout,
+            namespace: namespace.to_owned(),
+        };
+        py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?) })))
+    }
+
+    /// Stores `value` under `key`; returns `"written"`, `"exists"`, `"superseded"` or `"dropped"`.
     ///
     /// `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`, and
     /// `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
-    #[pyo3(signature = (key, codec, value, python, created, until=None))]
+    #[pyo3(signature = (key, codec, value, python, created, until=None, *, deadline=None, tags=Vec::new(),
+        if_absent=false, lease=None))]
     #[expect(clippy::too_many_arguments, reason = "one call per entry, each argument a field of it")]
     fn put(
         &self,
@@ -48,61 +109,201 @@ impl BlobStore {
         python: &Bound<'_, PyDict>,
         created: u64,
         until: Option<u64>,
-    ) -> PyResult<usize> {
-        let python = Some(metadata::to_json_object(python)?);
+        deadline: Option<u64>,
+        tags: Vec<String>,
+        if_absent: bool,
+        lease: Option<u64>,
+    ) -> PyResult<&'static str> {
+        let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
         let header = Header { python, created: Some(created), until, ..Header::new(codec) };
-        if codec == ARROW {
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        let new = New { header, deadline, tags: &tags, if_absent, lease };
+        let stored = if codec == ARROW {
             let source = table_from(value)?;
-            return py.detach(|| guard(|| Ok(self.0.put(key, header, &source.into_table()?.into_payload()?)?)));
-        }
-        if codec == MSGPACK {
+            self.detached(py, |store| store.put(key, new, &source.into_table()?.into_payload()?, created))
+        } else if codec == MSGPACK {
             let payload = msgpack::payload(value)?;
-            return py.detach(|| guard(|| Ok(self.0.put(key, header, payload.as_slice())?)));
-        }
-        let frame = Input::from(value)?.to_frame()?;
-        py.detach(|| guard(|| Ok(self.0.put(key, header, &*frame)?)))
+            self.detached(py, |store| store.put(key, new, payload.as_slice(), created))
+        } else {
+            let frame = Input::from(value)?.to_frame()?;
+            self.detached(py, |store| store.put(key, new, &*frame, created))
+        };
+        Ok(name_of(stored?))
     }
 
     /// The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
     ///
-    /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`.
+    /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
+    /// a file must be opened.
     #[pyo3(signature = (key, now, *, require_zero_copy=false))]
     fn get<'py>(&self, py: Python<'py>, key: &str, now: u64, require_zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
-        let found = py.detach(|| {
-            guard(|| {
-                Ok(match self.0.get(key, now)? {
-                    Lookup::Hit { frame, header, payload } => {
-                        Ok((self.0.payload(&frame, &header, payload, !require_zero_copy)?, header))
-                    }
-                    Lookup::Miss(reason) => Err(reason),
-                })
+        let found = guard(|| {
+            Ok(match self.inner()?.get_at_hand(key, now)? {
+                Some(found) => found,
+                None => self.detached(py, |store| store.get(key, now))?,
             })
         })?;
-        let (payload, header) = match found {
-            Ok(hit) => hit,
-            Err(reason) => return Ok(PyString::new(py, name_of(reason)).into_any()),
-        };
-        let python = serde_json::to_string(&header.python.unwrap_or_default()).unwrap_or_default();
-        let python = metadata::parse_object(py, &python)?;
-        Ok((Frame::from(payload), header.codec, python).into_pyobject(py)?.into_any())
+        self.shown(py, found, require_zero_copy)
+    }
+
+    /// As `get` for several keys, read at one moment: a list.
+    fn get_many<'py>(&self, py: Python<'py>, keys: Vec<String>, now: u64) -> PyResult<Bound<'py, PyList>> {
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let found = self.detached(py, |store| store.get_many(&keys, now))?;
+        let shown = found.into_iter().map(|found| self.shown(py, found, false)).collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, shown)
     }
 
     /// Whether `get` would find an entry.
     fn contains(&self, py: Python<'_>, key: &str, now: u64) -> PyResult<bool> {
-        let found = py.detach(|| guard(|| Ok(self.0.get(key, now)?)))?;
-        Ok(matches!(found, Lookup::Hit { .. }))
+        self.detached(py, |store| store.contains(key, now))
     }
 
-    /// Removes the entry of `key`; whether there was one.
-    fn delete(&self, py: Python<'_>, key: &str) -> PyResult<bool> {
-        py.detach(|| guard(|| Ok(self.0.delete(key)?)))
+    /// When `key`'s entry was written, its deadline, and the size of its frame; `None` for a miss.
+    fn entry(&self, py: Python<'_>, key: &str, now: u64) -> PyResult<Option<(u64, Option<u64>, usize)>> {
+        let found = self.detached(py, |store| store.get(key, now))?;
+        Ok(match found {
+            Lookup::Hit(hit) => Some((hit.created, hit.deadline, hit.frame.len())),
+            Lookup::Miss(_) => None,
+        })
+    }
+
+    /// Moves the deadline of `key`'s entry; whether there was one to serve.
+    #[pyo3(signature = (key, deadline, now))]
+    fn touch(&self, py: Python<'_>, key: &str, deadline: Option<u64>, now: u64) -> PyResult<bool> {
+        self.detached(py, |store| store.touch(key, deadline, now))
+    }
+
+    /// Removes the entries of `keys`; how many there were.
+    fn delete_many(&self, py: Python<'_>, keys: Vec<String>, now: u64) -> PyResult<u64> {
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        self.detached(py, |store| store.delete_many(&keys, now))
+    }
+
+    /// Makes all entries with one of `tags` misses.
+    fn invalidate_tags(&self, py: Python<'_>, tags: Vec<String>) -> PyResult<()> {
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        self.detached(py, |store| store.invalidate_tags(&tags))
+    }
+
+    /// Makes all entries of the namespace misses.
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.detached(py, Inner::clear)
+    }
+
+    /// A part of the keys that begin with `prefix`, and where the next part begins; `None` at the end.
+    #[pyo3(signature = (prefix, start, now))]
+    fn keys(
+        &self,
+        py: Python<'_>,
+        prefix: &str,
+        start: Option<[u8; 32]>,
+        now: u64,
+    ) -> PyResult<(Vec<String>, Option<Vec<u8>>)> {
+        let (keys, next) = self.detached(py, |store| store.keys(prefix, start, now))?;
+        Ok((keys, next.map(Vec::from)))
+    }
+
+    /// A token, if nobody else computes the value of `key`.
+    fn lease(&self, py: Python<'_>, key: &str, milliseconds: u64, now: u64) -> PyResult<Option<u64>> {
+        self.detached(py, |store| store.lease(key, milliseconds, now))
+    }
+
+    /// Gives a lease back; whether it was still held.
+    fn release(&self, py: Python<'_>, key: &str, token: u64) -> PyResult<bool> {
+        self.detached(py, |store| store.release(key, token))
+    }
+
+    /// Sizes and counts, by name.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.detached(py, Inner::stats)?;
+        let shown = PyDict::new(py);
+        for (name, number) in [
+            ("index_bytes", stats.index_bytes),
+            ("blob_bytes", stats.blob_bytes),
+            ("reserved_bytes", stats.reserved_bytes),
+            ("pinned_bytes", stats.pinned_bytes),
+            ("blobs", stats.blobs),
+            ("max_bytes", stats.max_bytes),
+            ("dropped", stats.dropped),
+            ("evicted", stats.evicted),
+            ("expired", stats.expired),
+            ("damaged", stats.damaged),
+        ] {
+            shown.set_item(name, number)?;
+        }
+        Ok(shown)
+    }
+
+    /// Checks every entry; how many are whole, how many were damaged, and how many files no entry named.
+    fn verify(&self, py: Python<'_>) -> PyResult<(u64, u64, u64)> {
+        let found = self.detached(py, Inner::verify)?;
+        Ok((found.whole, found.damaged, found.orphans))
     }
 }
 
-fn name_of(reason: Miss) -> &'static str {
+impl Store {
+    fn shown<'py>(&self, py: Python<'py>, found: Lookup, zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
+        let hit = match found {
+            Lookup::Hit(hit) => hit,
+            Lookup::Miss(reason) => return Ok(reason_of(py, reason).clone().into_any()),
+        };
+        let (payload, header) = guard(|| Ok(self.payload_of(py, &hit, zero_copy)?))?;
+        let python = match &header.python {
+            None => PyDict::new(py),
+            Some(python) => metadata::parse_object(py, &serde_json::to_string(python).unwrap_or_default())?,
+        };
+        let parts = [
+            Bound::new(py, Frame::from(payload))?.into_any(),
+            PyString::intern(py, &header.codec).into_any(),
+            python.into_any(),
+        ];
+        Ok(PyTuple::new(py, parts)?.into_any())
+    }
+
+    fn payload_of(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> Result<(crate::buffer::FrameBuf, Header)> {
+        let json = locate_header(&hit.frame)?;
+        let header = Header::parse(&hit.frame[json.clone()])?;
+        let inner = self.inner()?;
+        let payload = match header.compression {
+            None => hit.frame.slice(json.end..)?,
+            Some(_) => py.detach(|| inner.payload(&hit.frame, &header, json.end, !zero_copy))?,
+        };
+        Ok((payload, header))
+    }
+}
+
+fn seconds(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| Error::Argument {
+        argument: "writer_timeout",
+        expected: "seconds from 0".into(),
+        found: seconds.to_string(),
+    })
+}
+
+fn one_of<T: Copy>(argument: &'static str, text: &str, known: &[(&str, T)]) -> Result<T> {
+    known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| Error::Argument {
+        argument,
+        expected: known.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ").into(),
+        found: format!("{text:?}"),
+    })
+}
+
+fn name_of(stored: Stored) -> &'static str {
+    match stored {
+        Stored::Written(_) => "written",
+        Stored::Exists => "exists",
+        Stored::Superseded => "superseded",
+        Stored::Dropped => "dropped",
+    }
+}
+
+fn reason_of(py: Python<'_>, reason: Miss) -> &Bound<'_, PyString> {
     match reason {
-        Miss::Absent => "absent",
-        Miss::Expired => "expired",
-        Miss::OtherKey => "other_key",
+        Miss::Absent => intern!(py, "absent"),
+        Miss::Expired => intern!(py, "expired"),
+        Miss::OtherKey => intern!(py, "other_key"),
+        Miss::Invalidated => intern!(py, "invalidated"),
+        Miss::Damaged => intern!(py, "unreadable"),
     }
 }

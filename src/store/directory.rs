@@ -1,13 +1,12 @@
 //! The directory of a store: opened once, checked, and from then on the only way to its files.
 
 use crate::error::{Error, Result};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -29,8 +28,14 @@ impl Directory {
     /// [`Error::Store`] where it is a symbolic link, not a directory, owned by somebody else or open to group or
     /// others; [`Error::Io`] where the system refuses.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, true)
+    }
+
+    /// As [`Self::open`], or of an existing directory only.
+    pub(super) fn open_as(path: &Path, create: bool) -> Result<Self> {
         let shown = path.display().to_string();
-        if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+        if create
+            && let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
             && error.kind() != std::io::ErrorKind::AlreadyExists
         {
             return Err(Error::io("create directory", shown, error));
@@ -53,8 +58,61 @@ impl Directory {
         &self.path
     }
 
-    /// Opens the published file `name` to read; `None` where there is none.
-    pub(super) fn read(&self, name: &str) -> Result<Option<(File, usize)>> {
+    /// Opens the directory `name` inside of it, creating it.
+    pub(super) fn inside(&self, name: &str) -> Result<Self> {
+        match rustix::fs::mkdirat(&self.descriptor, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST | Errno::ROFS) => {}
+            Err(error) => return Err(self.io("create directory", name, error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty())
+            .map_err(|error| self.io("open directory", name, error))?;
+        Ok(Self { descriptor, path: self.shown(name) })
+    }
+
+    /// Another descriptor of the same directory.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        let descriptor = self.descriptor.try_clone().map_err(|error| self.io("duplicate", ".", error))?;
+        Ok(Self { descriptor, path: self.path.clone() })
+    }
+
+    /// A path to a file in it that holds as long as the descriptor is open.
+    pub(super) fn path_to(&self, name: &str) -> String {
+        let descriptor = self.descriptor.as_raw_fd();
+        let inside = format!("/proc/self/fd/{descriptor}");
+        if std::fs::exists(&inside).unwrap_or(false) { format!("{inside}/{name}") } else { self.shown(name) }
+    }
+
+    /// Device and inode: what it is, whatever its path.
+    pub(super) fn identity(&self) -> Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.descriptor).map_err(|error| self.io("stat", ".", error))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Refuses file systems of other machines: their locks and mappings are not shared as a store needs it.
+    pub(super) fn check_local(&self) -> Result<()> {
+        let stat = rustix::fs::fstatfs(&self.descriptor).map_err(|error| self.io("stat file system", ".", error))?;
+        match REMOTE.iter().find(|(magic, _)| i128::from(*magic) == i128::from(stat.f_type)) {
+            None => Ok(()),
+            Some((_, name)) => Err(refused(
+                &self.path,
+                "a local file system, whose locks and mappings all processes share",
+                format!("{name}; use a directory on a local disk or tmpfs"),
+            )),
+        }
+    }
+
+    /// The names in it, except `.` and `..`.
+    pub(super) fn names(&self) -> Result<Names> {
+        let failed = |error| self.io("list", ".", error);
+        // A reopened descriptor has a position of its own.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(&self.descriptor, ".", flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::Dir::new(descriptor).map(Names).map_err(failed)
+    }
+
+    /// Opens the file `name` to read; `None` where there is none.
+    pub(super) fn read(&self, name: &str) -> Result<Option<(File, u64)>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let descriptor = match rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()) {
             Ok(descriptor) => descriptor,
@@ -66,30 +124,39 @@ impl Directory {
             let found = format!("mode {:o}, owner {}", stat.st_mode, stat.st_uid);
             return Err(refused(&self.shown(name), "a regular file of the effective user", found));
         }
-        let size = usize::try_from(stat.st_size)
-            .map_err(|_| refused(&self.shown(name), "a size that fits in memory", stat.st_size.to_string()))?;
-        Ok(Some((File::from(descriptor), size)))
+        Ok(Some((File::from(descriptor), stat.st_size.unsigned_abs())))
     }
 
-    /// Writes a file with `write`, to a temporary name, and publishes it as `name` in one step.
-    ///
-    /// `size` bytes are allocated first, so that a full disk is an error before the first byte is written. Whatever
-    /// fails, the temporary file is gone and what `name` stood for is unchanged.
-    pub(super) fn publish(&self, name: &str, size: usize, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
-        let temporary = temporary_name();
+    /// Opens the file `name` to read and write, creating it.
+    pub(super) fn open_or_create(&self, name: &str) -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.descriptor, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| self.io("open", name, error))
+    }
+
+    /// Creates the file `name`, of `size` bytes that are allocated: a full disk is an error before the first is written.
+    pub(super) fn create(&self, name: &str, size: u64) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::openat(&self.descriptor, &*temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| self.io("create", &temporary, error))?;
+        let descriptor = rustix::fs::openat(&self.descriptor, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| self.io("create", name, error))?;
         let file = File::from(descriptor);
-        let published = self.allocate(&file, &temporary, size).and_then(|()| write(&file)).and_then(|()| {
-            rustix::fs::renameat(&self.descriptor, &*temporary, &self.descriptor, name)
-                .map_err(|error| self.io("rename", name, error))
-        });
-        if published.is_err() {
-            // The first error is the one to report.
-            let _ = rustix::fs::unlinkat(&self.descriptor, &*temporary, AtFlags::empty());
+        match self.allocate(&file, name, size) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = self.unlink(name);
+                Err(error)
+            }
         }
-        published
+    }
+
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to).map_err(|error| self.io("rename", to, error))
+    }
+
+    /// Makes what was created, renamed and unlinked in it reach the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.descriptor).map_err(|error| self.io("synchronize", ".", error))
     }
 
     /// Unlinks the file `name`; whether there was one.
@@ -101,11 +168,11 @@ impl Directory {
         }
     }
 
-    fn allocate(&self, file: &File, name: &str, size: usize) -> Result<()> {
+    /// Allocates a file's first `size` bytes, where the file system can; elsewhere writing finds out.
+    pub(super) fn allocate(&self, file: &File, name: &str, size: u64) -> Result<()> {
         #[cfg(target_os = "linux")]
         if size > 0 {
-            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size as u64) {
-                // Where the file system cannot allocate ahead, writing finds out.
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(self.io("allocate", name, error)),
             }
@@ -141,14 +208,39 @@ fn is_own(stat: &Stat) -> bool {
     stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
-fn refused(path: &str, expected: impl Into<crate::error::Text>, found: String) -> Error {
+pub(super) fn refused(path: &str, expected: impl Into<crate::error::Text>, found: String) -> Error {
     Error::Store { path: path.to_owned(), expected: expected.into(), found }
 }
 
-/// A name that no published file has and no other writer uses.
-fn temporary_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!(".tmp-{}-{count}-{:x}", std::process::id(), now.as_nanos())
+/// File systems of other machines, by the number that `statfs` gives.
+const REMOTE: [(u64, &str); 10] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB 2"),
+    (0x0102_1997, "9P"),
+    (0x00c3_6400, "Ceph"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x5346_414f, "AFS"),
+    (0x7461_636f, "OCFS2"),
+];
+
+/// The names in a directory.
+pub(super) struct Names(rustix::fs::Dir);
+
+impl Iterator for Names {
+    type Item = String;
+
+    /// Names that are not UTF-8 come with replacement characters, and so as names that no file of a store has.
+    fn next(&mut self) -> Option<String> {
+        loop {
+            // What cannot be listed is as good as absent; the next listing begins anew.
+            let entry = self.0.next()?.ok()?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => return Some(String::from_utf8_lossy(name).into_owned()),
+            }
+        }
+    }
 }

@@ -1,22 +1,47 @@
-//! This machine's tier: blob files in a private directory, shared by every process of one user.
+//! This machine's tier: one directory, shared by every process of one user, read without copying.
 //!
-//! One file is one frame. It is written to a temporary name, renamed, and never changed or truncated afterwards, so
-//! that a mapping of it stays valid for as long as anybody holds it; replacing and deleting only unlink. Trust rests
-//! on the [directory](Directory): owned by the effective user and closed to everybody else.
+//! Small frames live in an index (LMDB), larger ones in blob files beside it, which are mapped. Readers take no lock and
+//! never wait; a writer waits for other writers, never longer than it was told. A process may be killed at any
+//! instruction: what was committed stays, what was not leaves nothing that is ever seen. Trust rests on the
+//! [directory](Directory): owned by the effective user and closed to everybody else. `proto-docs/store.md` specifies
+//! every file.
 //!
 //! ```
 //! # let directory = tempfile::tempdir()?;
-//! use framecache::frame::Header;
-//! use framecache::store::{BlobStore, Lookup};
-//! let store = BlobStore::open(&directory.path().join("cache"))?;
-//! store.put("greeting", Header::new("raw"), b"hello".as_slice())?;
-//! let Lookup::Hit { frame, header, payload } = store.get("greeting", 0)? else { panic!("a miss") };
-//! assert_eq!((header.codec.as_str(), &frame[payload..]), ("raw", b"hello".as_slice()));
+//! use framecache::frame::{Header, locate_header};
+//! use framecache::store::{Lookup, New, Options, Store};
+//! let store = Store::open(&directory.path().join("cache"), Options::default())?;
+//! let new = New { header: Header::new("raw"), ..New::default() };
+//! store.put("greeting", new, b"hello".as_slice(), 0)?;
+//! let Lookup::Hit(hit) = store.get("greeting", 0)? else { panic!("a miss") };
+//! assert_eq!(&hit.frame[locate_header(&hit.frame)?.end..], b"hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod blob;
+mod blobs;
+mod change;
 mod directory;
+mod index;
+mod lmdb;
+mod marks;
+mod options;
+mod process;
+mod row;
+mod stamp;
+#[expect(clippy::module_inception, reason = "the store, of the module that has its parts")]
+mod store;
+mod upkeep;
+mod writer_lock;
 
-pub use blob::{BlobStore, Lookup, MAPPED_ABOVE, Miss};
+pub use blobs::MAPPED_ABOVE;
 pub use directory::Directory;
+pub use options::{Options, Verify};
+pub use stamp::{Durability, IndexMode};
+pub use store::{Hit, Lookup, Miss, New, Stats, Store, Stored};
+pub use upkeep::Verified;
+
+/// Frames of up to this many bytes live in the index, larger ones in files.
+pub const INLINE_UP_TO: usize = 8 * 1024;
+
+/// Entries below this are checked whole when they are read, larger ones only as far as their header: 1 MiB.
+pub const FULLY_CHECKED_BELOW: usize = 1024 * 1024;

@@ -1,0 +1,72 @@
+"""URLs of stores, and sizes as people write them."""
+
+from __future__ import annotations
+
+from framecache._framecache import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+_UNITS: Final = {
+    **{"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
+    **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
+}
+_CHOICES: Final = {"verify": ("header", "full"), "durability": ("process", "power"), "index": ("pwrite", "writemap")}
+
+
+def size_of(argument: str, text: str) -> int:
+    """Return how many bytes `text` is: digits, and one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB or nothing."""
+    digits = text.rstrip("BKMGTi")
+    unit = text[len(digits) :]
+    if not digits.isascii() or not digits.isdigit() or unit not in _UNITS or len(digits) > 18:
+        raise InvalidArgument(f"{argument}: expected a size such as 2GiB or 500MB, got {text!r:.100}")
+    return int(digits) * _UNITS[unit]
+
+
+def store_of(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the path and the settings in ``file:///path?name=value&name=value``.
+
+    Settings: max_bytes, index_bytes (sizes), verify (header, full), durability (process, power), index (pwrite,
+    writemap), mode (rw, ro), writer_timeout (seconds).
+    """
+    from urllib.parse import parse_qsl, unquote
+
+    if not isinstance(url, str):
+        raise InvalidArgument(f"url: expected a str, got {type(url).__name__}")
+    scheme, separator, rest = url.partition("://")
+    path, _, query = rest.partition("?")
+    if scheme != "file" or not separator or not path.startswith("/") or "#" in rest:
+        raise InvalidArgument(f"url: expected 'file:///path' or 'file:///path?setting=value', got {url!r}")
+    settings: dict[str, Any] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in settings or (name == "mode" and "read_only" in settings):
+            raise InvalidArgument(f"url: expected each setting once, got {name!r} again")
+        if name in ("max_bytes", "index_bytes"):
+            settings[name] = size_of(f"url: {name}", value)
+        elif name == "writer_timeout":
+            settings[name] = _seconds_of(value)
+        elif name == "mode":
+            settings["read_only"] = _one_of(name, value, ("rw", "ro")) == "ro"
+        elif name in _CHOICES:
+            settings[name] = _one_of(name, value, _CHOICES[name])
+        else:
+            known = ", ".join(["max_bytes", "index_bytes", *_CHOICES, "mode", "writer_timeout"])
+            raise InvalidArgument(f"url: expected settings of {known}, got {name!r}")
+    return unquote(path), settings
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise InvalidArgument(f"url: {name}: expected {' or '.join(choices)}, got {value!r:.100}")
+    return value
+
+
+def _seconds_of(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise InvalidArgument(f"url: writer_timeout: expected 0 to 3600 seconds, got {text!r:.100}")
+    return seconds

@@ -1,0 +1,286 @@
+//! What one write transaction does: rows put and removed together with what hangs on them (deadlines, blobs, sums), and
+//! room made for it.
+
+use super::index::{Index, Stop};
+use super::lmdb::Writing;
+use super::options::Options;
+use super::process::Owner;
+use super::row::{BLOB_ROW, BlobId, Entry, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of};
+use super::stamp::IndexMode;
+use crate::error::Result;
+use std::sync::PoisonError;
+
+/// Expired entries that every write removes, if there are any.
+const EXPIRED_AT_ONCE: usize = 8;
+/// Rows that the hand passes between two looks at what is used.
+const PASSED_AT_ONCE: usize = 256;
+/// Looks at what is used that one transaction takes at most.
+const MOST_ROUNDS: usize = 16;
+/// Rounds in which what was read lately is spared.
+const ROUNDS_OF_MERCY: usize = 8;
+/// What an inline entry costs beside its row: its key, its deadline's row, LMDB's own.
+const OVERHEAD: u64 = 128;
+
+pub(super) struct Change<'i> {
+    pub(super) txn: Writing<'i>,
+    pub(super) index: &'i Index,
+    limit: u64,
+    totals: Totals,
+    totals_before: Totals,
+    /// Blobs whose files go when this is committed.
+    unlink: Vec<BlobId>,
+    pub(super) expired: u64,
+    pub(super) evicted: u64,
+}
+
+impl<'i> Change<'i> {
+    pub(super) fn begin(index: &'i Index, options: &Options) -> Result<Self> {
+        let txn = index.env.write().map_err(|fault| index.fault("write", fault))?;
+        let totals = txn.get(&RowKey::totals()).map_err(|fault| index.fault("read", fault))?;
+        let totals = totals.and_then(Totals::parse).unwrap_or_default();
+        let limit = match index.stamp.index {
+            IndexMode::Pwrite => options.max_bytes,
+            // Copies of changed pages need room in the file too.
+            IndexMode::WriteMap => options.max_bytes.min(totals.linked + totals.reserved + index.stamp.map_size / 2),
+        };
+        Ok(Self { txn, index, limit, totals, totals_before: totals, unlink: Vec::new(), expired: 0, evicted: 0 })
+    }
+
+    /// Makes it visible, then removes the files that nothing names any more.
+    pub(super) fn commit(mut self) -> Result<(), Stop> {
+        let unneeded = std::mem::take(&mut *self.index.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
+        for count in unneeded {
+            self.unreserve(self.index.owner, count)?;
+        }
+        if self.totals != self.totals_before {
+            let row = self.totals.to_bytes();
+            self.txn.put(&RowKey::totals(), &row)?;
+        }
+        let Self { txn, index, unlink, .. } = self;
+        if index.is_durable() {
+            index.blobs.sync()?;
+        }
+        txn.commit()?;
+        for id in &unlink {
+            index.blobs.unlink(id);
+        }
+        Ok(())
+    }
+
+    /// The entry under `name`; none where its row is damaged.
+    pub(super) fn entry(&self, name: &[u8; 32]) -> Result<Option<Entry>, Stop> {
+        Ok(self.txn.get(&RowKey::entry(name))?.and_then(Row::parse).map(|row| row.entry))
+    }
+
+    /// Puts an entry's row; `old` is the entry that was there.
+    pub(super) fn put(&mut self, name: &[u8; 32], row: &NewRow<'_>, old: Option<&Entry>) -> Result<(), Stop> {
+        if let Some(old) = old {
+            self.release_blob(old)?;
+        }
+        let deadline = row.entry.deadline;
+        if old.is_none_or(|old| old.deadline != deadline) {
+            if let Some(old) = old.filter(|old| old.deadline != NEVER) {
+                self.txn.delete(&RowKey::deadline(old.deadline, name))?;
+            }
+            if deadline != NEVER {
+                self.txn.put(&RowKey::deadline(deadline, name), &[])?;
+            }
+        }
+        if let Some(id) = &row.entry.blob {
+            let mut blob = [0; BLOB_ROW];
+            blob[..32].copy_from_slice(name);
+            blob[32..].copy_from_slice(&row.entry.size.to_le_bytes());
+            self.txn.put(&RowKey::blob(id), &blob)?;
+            self.totals.linked += row.entry.size;
+            self.totals.blobs += 1;
+        }
+        Ok(self.txn.put_with(&RowKey::entry(name), row.length(), |room| row.write(room))?)
+    }
+
+    /// Removes an entry and all that hangs on it.
+    pub(super) fn remove(&mut self, name: &[u8; 32], entry: &Entry) -> Result<(), Stop> {
+        self.release_blob(entry)?;
+        if entry.deadline != NEVER {
+            self.txn.delete(&RowKey::deadline(entry.deadline, name))?;
+        }
+        self.txn.delete(&RowKey::entry(name))?;
+        Ok(())
+    }
+
+    fn release_blob(&mut self, entry: &Entry) -> Result<(), Stop> {
+        let Some(id) = entry.blob else { return Ok(()) };
+        if self.txn.delete(&RowKey::blob(&id))? {
+            self.totals.linked = self.totals.linked.saturating_sub(entry.size);
+            self.totals.blobs = self.totals.blobs.saturating_sub(1);
+        }
+        self.unlink.push(id);
+        Ok(())
+    }
+
+    /// Books `size` bytes for a blob that is about to be written.
+    pub(super) fn reserve(&mut self, owner: Owner, count: u64, size: u64) -> Result<(), Stop> {
+        self.txn.put(&RowKey::reservation(owner, count), &size.to_le_bytes())?;
+        self.totals.reserved += size;
+        Ok(())
+    }
+
+    /// Gives a reservation back.
+    pub(super) fn unreserve(&mut self, owner: Owner, count: u64) -> Result<(), Stop> {
+        let key = RowKey::reservation(owner, count);
+        let size = self.txn.get(&key)?.and_then(number_of).unwrap_or(0);
+        if self.txn.delete(&key)? {
+            self.totals.reserved = self.totals.reserved.saturating_sub(size);
+        }
+        Ok(())
+    }
+
+    /// Gives back what processes reserved that are gone.
+    pub(super) fn clear_reservations(&mut self) -> Result<(), Stop> {
+        if self.totals.reserved == 0 {
+            return Ok(());
+        }
+        let mut dead = Vec::new();
+        self.txn.walk(&[kind::RESERVATION], |key, _| {
+            let Some(owner) = key.strip_prefix(&[kind::RESERVATION]).and_then(|key| key.split_first_chunk()) else {
+                return false;
+            };
+            if let (owner, Ok(count)) = (Owner::from_bytes(owner.0), owner.1.try_into())
+                && !owner.is_alive()
+            {
+                dead.push((owner, u64::from_be_bytes(count)));
+            }
+            true
+        })?;
+        for (owner, count) in dead {
+            self.unreserve(owner, count)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes in use: pages of the index that hold rows, linked blobs, reservations.
+    pub(super) fn used(&self) -> Result<u64, Stop> {
+        Ok(self.txn.usage()?.0 + self.totals.linked + self.totals.reserved)
+    }
+
+    /// Makes room for `incoming` bytes: expired entries go first, then those that the hand of the CLOCK finds unread.
+    /// Whether there is room now; false asks for another transaction, after which others may write first.
+    ///
+    /// In the last thirty-second of the room, a set evicts a little more than it brings: pages empty slowly, as what is
+    /// evicted lies scattered over them.
+    pub(super) fn make_room(&mut self, incoming: u64, now: u64) -> Result<bool, Stop> {
+        self.expire(now, EXPIRED_AT_ONCE)?;
+        let soft = self.limit - self.limit / 32;
+        let mut used = self.used()?;
+        if used + incoming <= soft {
+            return Ok(true);
+        }
+        self.clear_reservations()?;
+        let mut debt = (used + incoming - soft).min(incoming.saturating_mul(2).saturating_add(4096));
+        for round in 0..MOST_ROUNDS {
+            let expired = self.expire(now, PASSED_AT_ONCE)?;
+            if expired < debt {
+                // After a few rounds, everything else is in use: the next is as good as any.
+                self.pass(debt - expired, round >= ROUNDS_OF_MERCY)?;
+            }
+            used = self.used()?;
+            if used + incoming <= self.limit {
+                return Ok(true);
+            }
+            debt = used + incoming - self.limit;
+        }
+        Ok(false)
+    }
+
+    /// Evicts a few entries whatever they are, for an index that has no page left.
+    pub(super) fn evict_some(&mut self) -> Result<(), Stop> {
+        self.pass(64 * 1024, true)
+    }
+
+    /// Removes up to `most` expired entries; returns the bytes that they took.
+    fn expire(&mut self, now: u64, most: usize) -> Result<u64, Stop> {
+        let mut found = Vec::new();
+        self.txn.walk(&[kind::DEADLINE], |key, _| match deadline_in(key) {
+            Some((deadline, name)) if deadline < now && found.len() < most => {
+                found.push((deadline, *name));
+                true
+            }
+            _ => false,
+        })?;
+        let mut freed = 0;
+        for (deadline, name) in found {
+            match self.entry(&name)? {
+                Some(entry) if entry.deadline == deadline => {
+                    self.remove(&name, &entry)?;
+                    self.expired += 1;
+                    freed += entry.size + OVERHEAD;
+                }
+                // A row that something else than this code left.
+                _ => drop(self.txn.delete(&RowKey::deadline(deadline, &name))?),
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Moves the hand until it has evicted `debt` bytes or passed [`PASSED_AT_ONCE`] rows; all that it passes if `any`.
+    fn pass(&mut self, debt: u64, any: bool) -> Result<(), Stop> {
+        let mut found = Vec::new();
+        let (mut freed, mut passed) = (0, 0);
+        let marks = &self.index.marks;
+        for start in [marks.hand(), [0; 32]] {
+            let mut last = None;
+            self.txn.walk(&RowKey::entry(&start), |key, row| {
+                let Some(name) = name_in(key) else {
+                    last = None;
+                    return false;
+                };
+                last = Some(*name);
+                passed += 1;
+                if marks.pass(name) || any {
+                    freed += size_of_row(row);
+                    found.push(*name);
+                }
+                freed < debt && passed < PASSED_AT_ONCE
+            })?;
+            match last {
+                Some(name) => marks.move_hand(&name),
+                None => marks.move_hand(&[0xff; 32]),
+            }
+            if freed >= debt || passed >= PASSED_AT_ONCE {
+                break;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        for name in found {
+            match self.entry(&name)? {
+                Some(entry) => self.remove(&name, &entry)?,
+                None => drop(self.txn.delete(&RowKey::entry(&name))?),
+            }
+            self.evicted += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a blob's file is linked by the entry that its row names.
+    pub(super) fn is_linked(&self, id: &BlobId) -> Result<bool, Stop> {
+        let Some(row) = self.txn.get(&RowKey::blob(id))? else { return Ok(false) };
+        let Some((name, _)) = row.split_first_chunk::<32>() else { return Ok(false) };
+        Ok(self.entry(name)?.is_some_and(|entry| entry.blob == Some(*id)))
+    }
+
+    /// Removes the row of a blob that [`Self::is_linked`] found not to be.
+    pub(super) fn forget_blob(&mut self, id: &BlobId) -> Result<(), Stop> {
+        let size = self.txn.get(&RowKey::blob(id))?.and_then(|row| number_of(row.get(32..)?));
+        if self.txn.delete(&RowKey::blob(id))? {
+            self.totals.linked = self.totals.linked.saturating_sub(size.unwrap_or(0));
+            self.totals.blobs = self.totals.blobs.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+/// What evicting an entry frees, about.
+fn size_of_row(row: &[u8]) -> u64 {
+    let blob = Row::parse(row).and_then(|row| row.entry.blob.map(|_| row.entry.size));
+    row.len() as u64 + OVERHEAD + blob.unwrap_or(0)
+}

@@ -1,0 +1,396 @@
+//! LMDB behind a safe interface: one environment, its unnamed database, transactions that end with their scope.
+//!
+//! What the caller keeps: one [`Environment`] per file and process (LMDB's locks do not work with two), and none is used
+//! in a forked child that inherited it.
+#![allow(unsafe_code)]
+
+use lmdb_master_sys as lmdb;
+use std::ffi::{CStr, CString, c_int, c_uint};
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::ptr::{NonNull, null_mut};
+use std::sync::{Mutex, PoisonError};
+
+/// How many idle read transactions are kept; each holds a slot of the reader table.
+const IDLE: usize = 64;
+
+/// LMDB's answer to a call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fault(c_int);
+
+impl Fault {
+    /// The map has no page left.
+    pub(super) fn is_full(self) -> bool {
+        matches!(self.0, lmdb::MDB_MAP_FULL | lmdb::MDB_TXN_FULL)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        if fault.0 > 0 {
+            return Self::from_raw_os_error(fault.0);
+        }
+        // SAFETY: a constant string for every code below zero.
+        let text = unsafe { CStr::from_ptr(lmdb::mdb_strerror(fault.0)) };
+        Self::other(text.to_string_lossy())
+    }
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+fn check(code: c_int) -> Result<()> {
+    if code == 0 { Ok(()) } else { Err(Fault(code)) }
+}
+
+/// How an environment is opened.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flags {
+    pub(super) read_only: bool,
+    /// Every commit reaches the disk before it returns.
+    pub(super) synchronous: bool,
+    /// Pages are changed in the mapping; the file must be allocated whole.
+    pub(super) write_map: bool,
+}
+
+/// An open index file and its lock file.
+#[derive(Debug)]
+pub(super) struct Environment {
+    env: NonNull<lmdb::MDB_env>,
+    dbi: lmdb::MDB_dbi,
+    /// Read transactions that were reset; never more than [`IDLE`], so that keeping one allocates nothing.
+    idle: Mutex<Vec<NonNull<lmdb::MDB_txn>>>,
+}
+
+// SAFETY: LMDB's environments are for all threads of a process; with MDB_NOTLS, so are its read transactions.
+unsafe impl Send for Environment {}
+// SAFETY: as above.
+unsafe impl Sync for Environment {}
+
+impl Environment {
+    /// Opens `path`, a file, and `path` with `-lock` beside it, creating them.
+    pub(super) fn open(path: &CString, map_size: usize, max_readers: u32, flags: Flags) -> Result<Self> {
+        let mut bits = lmdb::MDB_NOSUBDIR | lmdb::MDB_NOTLS | lmdb::MDB_NORDAHEAD;
+        for (wanted, bit) in [
+            (flags.read_only, lmdb::MDB_RDONLY),
+            (!flags.synchronous, lmdb::MDB_NOSYNC),
+            (flags.write_map, lmdb::MDB_WRITEMAP),
+        ] {
+            bits |= if wanted { bit } else { 0 };
+        }
+        let mut env = null_mut();
+        // SAFETY: an environment is made, set up and opened once, by this thread; a failed one must be closed.
+        unsafe {
+            check(lmdb::mdb_env_create(&raw mut env))?;
+            let opened = (|| {
+                check(lmdb::mdb_env_set_mapsize(env, map_size))?;
+                check(lmdb::mdb_env_set_maxreaders(env, max_readers))?;
+                check(lmdb::mdb_env_open(env, path.as_ptr(), bits, 0o600))?;
+                let mut txn = null_mut();
+                check(lmdb::mdb_txn_begin(env, null_mut(), lmdb::MDB_RDONLY, &raw mut txn))?;
+                let mut dbi = 0;
+                let found = check(lmdb::mdb_dbi_open(txn, std::ptr::null(), 0, &raw mut dbi));
+                lmdb::mdb_txn_abort(txn);
+                found.map(|()| dbi)
+            })();
+            match (opened, NonNull::new(env)) {
+                (Ok(dbi), Some(env)) => Ok(Self { env, dbi, idle: Mutex::new(Vec::with_capacity(IDLE)) }),
+                (opened, _) => {
+                    lmdb::mdb_env_close(env);
+                    Err(opened.err().unwrap_or(Fault(libc::ENOMEM)))
+                }
+            }
+        }
+    }
+
+    /// A snapshot to read from.
+    pub(super) fn read(&self) -> Result<Reading<'_>> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(txn) = idle {
+            // SAFETY: reset, and nobody else's since it was taken from the list.
+            match check(unsafe { lmdb::mdb_txn_renew(txn.as_ptr()) }) {
+                Ok(()) => return Ok(Reading { view: View { txn, env: self, owner: PhantomData } }),
+                // SAFETY: as above; it is not used again.
+                Err(_) => unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) },
+            }
+        }
+        let txn = self.begin(lmdb::MDB_RDONLY).or_else(|fault| {
+            if fault.0 != lmdb::MDB_READERS_FULL {
+                return Err(fault);
+            }
+            self.clear_dead_readers()?;
+            self.begin(lmdb::MDB_RDONLY)
+        })?;
+        Ok(Reading { view: View { txn, env: self, owner: PhantomData } })
+    }
+
+    /// The one transaction that writes. Waits for LMDB's own mutex, without a limit: the caller holds a lock that every
+    /// writer takes first.
+    pub(super) fn write(&self) -> Result<Writing<'_>> {
+        Ok(Writing { view: View { txn: self.begin(0)?, env: self, owner: PhantomData }, open: true })
+    }
+
+    fn begin(&self, flags: c_uint) -> Result<NonNull<lmdb::MDB_txn>> {
+        let mut txn = null_mut();
+        // SAFETY: the environment is open.
+        check(unsafe { lmdb::mdb_txn_begin(self.env.as_ptr(), null_mut(), flags, &raw mut txn) })?;
+        NonNull::new(txn).ok_or(Fault(libc::ENOMEM))
+    }
+
+    /// Frees the slots of readers that died; returns how many.
+    pub(super) fn clear_dead_readers(&self) -> Result<usize> {
+        let mut dead = 0;
+        // SAFETY: the environment is open.
+        check(unsafe { lmdb::mdb_reader_check(self.env.as_ptr(), &raw mut dead) })?;
+        Ok(dead.unsigned_abs() as usize)
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: transactions borrow the environment, so only idle ones are left.
+        unsafe {
+            for txn in idle.drain(..) {
+                lmdb::mdb_txn_abort(txn.as_ptr());
+            }
+            lmdb::mdb_env_close(self.env.as_ptr());
+        }
+    }
+}
+
+/// What a transaction sees. What it returns is valid until the transaction ends or writes.
+pub(super) struct View<'e> {
+    txn: NonNull<lmdb::MDB_txn>,
+    env: &'e Environment,
+    /// A write transaction belongs to its thread.
+    owner: PhantomData<*mut ()>,
+}
+
+impl View<'_> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
+        let (mut key, mut found) = (value_of(key), value_of(&[]));
+        // SAFETY: an open transaction; the bytes found live as long as it, or until it writes, which needs `&mut`.
+        unsafe {
+            match lmdb::mdb_get(self.txn.as_ptr(), self.env.dbi, &raw mut key, &raw mut found) {
+                lmdb::MDB_NOTFOUND => Ok(None),
+                code => check(code).map(|()| Some(bytes_of(&found))),
+            }
+        }
+    }
+
+    /// Walks the rows from `key` on, in order of their keys, while `visit` says so.
+    pub(super) fn walk<'v>(&'v self, key: &[u8], mut visit: impl FnMut(&'v [u8], &'v [u8]) -> bool) -> Result<()> {
+        let mut cursor = null_mut();
+        // SAFETY: the cursor lives in this function; the transaction does not write meanwhile, as it is borrowed.
+        unsafe {
+            check(lmdb::mdb_cursor_open(self.txn.as_ptr(), self.env.dbi, &raw mut cursor))?;
+            let (mut key, mut row) = (value_of(key), value_of(&[]));
+            let mut step = lmdb::MDB_SET_RANGE;
+            let ended = loop {
+                match lmdb::mdb_cursor_get(cursor, &raw mut key, &raw mut row, step) {
+                    0 if visit(bytes_of(&key), bytes_of(&row)) => step = lmdb::MDB_NEXT,
+                    0 | lmdb::MDB_NOTFOUND => break Ok(()),
+                    code => break Err(Fault(code)),
+                }
+            };
+            lmdb::mdb_cursor_close(cursor);
+            ended
+        }
+    }
+
+    /// Bytes of the pages that hold rows, and how many rows there are.
+    pub(super) fn usage(&self) -> Result<(u64, u64)> {
+        let mut stat = lmdb::MDB_stat {
+            ms_psize: 0,
+            ms_depth: 0,
+            ms_branch_pages: 0,
+            ms_leaf_pages: 0,
+            ms_overflow_pages: 0,
+            ms_entries: 0,
+        };
+        // SAFETY: an open transaction, room for the answer.
+        check(unsafe { lmdb::mdb_stat(self.txn.as_ptr(), self.env.dbi, &raw mut stat) })?;
+        let pages = stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+        Ok((pages as u64 * u64::from(stat.ms_psize), stat.ms_entries as u64))
+    }
+}
+
+fn value_of(bytes: &[u8]) -> lmdb::MDB_val {
+    lmdb::MDB_val { mv_size: bytes.len(), mv_data: bytes.as_ptr().cast_mut().cast() }
+}
+
+/// # Safety
+/// As LMDB filled it in, and for as long as LMDB keeps it.
+unsafe fn bytes_of<'v>(value: &lmdb::MDB_val) -> &'v [u8] {
+    if value.mv_size == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's guarantee.
+    unsafe { std::slice::from_raw_parts(value.mv_data.cast(), value.mv_size) }
+}
+
+/// A snapshot. It is short: pages that it sees cannot be used again while it lives.
+pub(super) struct Reading<'e> {
+    view: View<'e>,
+}
+
+impl<'e> Deref for Reading<'e> {
+    type Target = View<'e>;
+
+    fn deref(&self) -> &View<'e> {
+        &self.view
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let txn = self.view.txn;
+        // SAFETY: its last use here; a reset transaction holds no snapshot.
+        unsafe { lmdb::mdb_txn_reset(txn.as_ptr()) };
+        let mut idle = self.view.env.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            return idle.push(txn);
+        }
+        drop(idle);
+        // SAFETY: nobody else has it.
+        unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) };
+    }
+}
+
+/// The transaction that writes; it is undone where it is dropped.
+pub(super) struct Writing<'e> {
+    view: View<'e>,
+    open: bool,
+}
+
+impl<'e> Deref for Writing<'e> {
+    type Target = View<'e>;
+
+    fn deref(&self) -> &View<'e> {
+        &self.view
+    }
+}
+
+impl Writing<'_> {
+    pub(super) fn put(&mut self, key: &[u8], row: &[u8]) -> Result<()> {
+        self.put_with(key, row.len(), |room| room.copy_from_slice(row))
+    }
+
+    /// Writes a row of `len` bytes where it stays: `fill` is given the room, whose content is undefined.
+    pub(super) fn put_with(&mut self, key: &[u8], len: usize, fill: impl FnOnce(&mut [u8])) -> Result<()> {
+        let mut key = value_of(key);
+        let mut room = lmdb::MDB_val { mv_size: len, mv_data: null_mut() };
+        // SAFETY: a reserved row is memory of a dirty page that is ours until the next call. LMDB's pages are
+        // initialized memory (read from the file, or zeroed by its allocator without MDB_NOMEMINIT).
+        unsafe {
+            let txn = self.view.txn.as_ptr();
+            check(lmdb::mdb_put(txn, self.view.env.dbi, &raw mut key, &raw mut room, lmdb::MDB_RESERVE))?;
+            if len > 0 {
+                fill(std::slice::from_raw_parts_mut(room.mv_data.cast(), len));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a row; whether there was one.
+    pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        let mut key = value_of(key);
+        // SAFETY: an open transaction.
+        match unsafe { lmdb::mdb_del(self.view.txn.as_ptr(), self.view.env.dbi, &raw mut key, null_mut()) } {
+            lmdb::MDB_NOTFOUND => Ok(false),
+            code => check(code).map(|()| true),
+        }
+    }
+
+    /// Makes what was written visible to readers, all of it at once.
+    pub(super) fn commit(mut self) -> Result<()> {
+        self.open = false;
+        // SAFETY: open until now; LMDB ends it whatever the answer.
+        check(unsafe { lmdb::mdb_txn_commit(self.view.txn.as_ptr()) })
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            // SAFETY: not committed.
+            unsafe { lmdb::mdb_txn_abort(self.view.txn.as_ptr()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(directory: &tempfile::TempDir, map_size: usize, max_readers: u32) -> Environment {
+        let path = CString::new(directory.path().join("index").to_str().unwrap()).unwrap();
+        let flags = Flags { read_only: false, synchronous: false, write_map: false };
+        Environment::open(&path, map_size, max_readers, flags).unwrap()
+    }
+
+    #[test]
+    fn a_snapshot_does_not_see_what_is_written_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = open(&directory, 1 << 20, 16);
+        let before = env.read().unwrap();
+        let mut writing = env.write().unwrap();
+        writing.put(b"a", b"1").unwrap();
+        assert_eq!(writing.get(b"a"), Ok(Some(b"1".as_slice())));
+        writing.commit().unwrap();
+        assert_eq!(before.get(b"a"), Ok(None));
+        assert_eq!(env.read().unwrap().get(b"a"), Ok(Some(b"1".as_slice())));
+    }
+
+    #[test]
+    fn a_dropped_transaction_wrote_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = open(&directory, 1 << 20, 16);
+        env.write().unwrap().put(b"a", b"1").unwrap();
+        assert_eq!(env.read().unwrap().get(b"a"), Ok(None));
+    }
+
+    #[test]
+    fn rows_are_walked_in_order_from_a_key_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = open(&directory, 1 << 20, 16);
+        let mut writing = env.write().unwrap();
+        for key in [b"c", b"a", b"d", b"b"] {
+            writing.put(key, key).unwrap();
+        }
+        assert_eq!((writing.delete(b"c"), writing.delete(b"c")), (Ok(true), Ok(false)));
+        let mut seen = Vec::new();
+        writing
+            .walk(b"b", |key, _| {
+                seen.push(key[0]);
+                seen.len() < 2
+            })
+            .unwrap();
+        assert_eq!(seen, b"bd");
+    }
+
+    #[test]
+    fn a_full_map_is_an_error_that_leaves_it_usable() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = open(&directory, 1 << 16, 16);
+        let mut writing = env.write().unwrap();
+        let fault = (0u32..1000).find_map(|n| writing.put(&n.to_be_bytes(), &[7; 1000]).err()).unwrap();
+        assert!(fault.is_full());
+        drop(writing);
+        let mut writing = env.write().unwrap();
+        writing.put(b"a", b"1").unwrap();
+        writing.commit().unwrap();
+        assert_eq!(env.read().unwrap().get(b"a"), Ok(Some(b"1".as_slice())));
+    }
+
+    #[test]
+    fn readers_reuse_their_slots() {
+        let directory = tempfile::tempdir().unwrap();
+        let env = open(&directory, 1 << 20, 2);
+        for _ in 0..100 {
+            let (_first, _second) = (env.read().unwrap(), env.read().unwrap());
+            assert_eq!(env.read().err().map(|fault| fault.0), Some(lmdb::MDB_READERS_FULL));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Which entries were read: one byte for each, in memory that all processes of a store share.
+//!
+//! A reader only stores into it, relaxed, and so needs no transaction. The bytes are the counters of a generalized CLOCK
+//! (Corbató 1968): a read counts up to [`MOST`], the hand that looks for what to evict counts down, and takes what it
+//! finds at zero. An entry's byte is found by its name; two entries may share one, which only keeps one of them longer.
+//! Where the file is lost or damaged, the next evictions choose worse, and nothing else happens.
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use memmap2::{MmapMut, MmapOptions};
+use rustix::fd::AsFd;
+use rustix::fs::{FallocateFlags, fallocate, ftruncate};
+use rustix::io::Errno;
+use std::fs::File;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// Bytes before the counters: where the hand stands.
+const HEAD: usize = 64;
+/// How many counters there are.
+const COUNTERS: usize = 1 << 20;
+/// The highest count.
+const MOST: u8 = 3;
+
+#[derive(Debug)]
+pub(super) struct Marks {
+    memory: MmapMut,
+}
+
+impl Marks {
+    /// Maps `file`, which is made as long as it must be, and allocated whole: storing never meets a full disk.
+    pub(super) fn open(file: &File, path: &str) -> Result<Self> {
+        let failed = |operation, error: std::io::Error| Error::io(operation, format!("{path}/marks"), error);
+        let length = (HEAD + COUNTERS) as u64;
+        match fallocate(file.as_fd(), FallocateFlags::empty(), 0, length) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                ftruncate(file.as_fd(), length).map_err(|error| failed("extend", error.into()))?;
+            }
+            Err(error) => return Err(failed("allocate", error.into())),
+        }
+        // SAFETY: shared memory is only looked at through atomics; the file is never truncated, in a directory that is
+        // its user's alone.
+        let memory = unsafe { MmapOptions::new().len(HEAD + COUNTERS).map_mut(file) };
+        memory.map(|memory| Self { memory }).map_err(|error| failed("map", error))
+    }
+
+    /// Marks of this process alone, for who may not write to the store.
+    pub(super) fn private() -> Result<Self> {
+        let memory = MmapOptions::new().len(HEAD + COUNTERS).map_anon();
+        memory.map(|memory| Self { memory }).map_err(|_| Error::Memory { bytes: HEAD + COUNTERS })
+    }
+
+    fn counter(&self, name: &[u8; 32]) -> &AtomicU8 {
+        let [.., a, b, c, d] = *name;
+        let index = u32::from_le_bytes([a, b, c, d]) as usize % COUNTERS;
+        // SAFETY: inside the mapping, which lives as long as `self`; all processes use it through atomics.
+        unsafe { AtomicU8::from_ptr(self.memory.as_ptr().cast_mut().add(HEAD + index)) }
+    }
+
+    fn hand_word(&self) -> &AtomicU64 {
+        // SAFETY: as in `counter`; a mapping is aligned to its page.
+        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast_mut().cast()) }
+    }
+
+    /// An entry was read.
+    #[inline]
+    pub(super) fn touch(&self, name: &[u8; 32]) {
+        let counter = self.counter(name);
+        let count = counter.load(Ordering::Relaxed);
+        if count < MOST {
+            // Counts that get lost between two readers do not matter.
+            counter.store(count + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// An entry is new: it stays for one turn of the hand.
+    pub(super) fn begin(&self, name: &[u8; 32]) {
+        self.counter(name).store(1, Ordering::Relaxed);
+    }
+
+    /// The hand passes an entry; whether it is to go.
+    pub(super) fn pass(&self, name: &[u8; 32]) -> bool {
+        let counter = self.counter(name);
+        let count = counter.load(Ordering::Relaxed);
+        if count == 0 {
+            return true;
+        }
+        counter.store(count.min(MOST) - 1, Ordering::Relaxed);
+        false
+    }
+
+    /// Where the hand stands: the first name that it has not passed in this turn.
+    pub(super) fn hand(&self) -> [u8; 32] {
+        let mut name = [0; 32];
+        name[..8].copy_from_slice(&self.hand_word().load(Ordering::Relaxed).to_be_bytes());
+        name
+    }
+
+    /// The hand has passed `name`.
+    pub(super) fn move_hand(&self, name: &[u8; 32]) {
+        let [a, b, c, d, e, f, g, h, ..] = *name;
+        let next = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1);
+        self.hand_word().store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_often_is_passed_often() {
+        let marks = Marks::private().unwrap();
+        let name = [7; 32];
+        assert!(marks.pass(&name));
+        marks.begin(&name);
+        assert_eq!((marks.pass(&name), marks.pass(&name)), (false, true));
+        for _ in 0..100 {
+            marks.touch(&name);
+        }
+        assert_eq!((0..10).position(|_| marks.pass(&name)), Some(usize::from(MOST)));
+    }
+
+    #[test]
+    fn two_mappings_of_one_file_are_one() {
+        let file = tempfile::tempfile().unwrap();
+        let (one, other) = (Marks::open(&file, "test").unwrap(), Marks::open(&file, "test").unwrap());
+        one.touch(&[7; 32]);
+        assert!(!other.pass(&[7; 32]));
+        one.move_hand(&[1; 32]);
+        assert!(other.hand() > [1; 32] && other.hand() < [2; 32]);
+    }
+}

@@ -1,0 +1,365 @@
+//! What is done to entries without reading or writing their values: deadlines, deletion, tags, leases, upkeep.
+
+use super::blobs::{Found, Kind, random};
+use super::change::Change;
+use super::index::{Index, Opened, Stop};
+use super::process::Owner;
+use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
+use super::store::{Stats, Store};
+use crate::error::{Error, Result};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// Writes between two steps of the search for left-over files.
+const SWEEP_EVERY: u32 = 32;
+/// How long a step takes at most.
+const SWEEP_STEP: Duration = Duration::from_millis(1);
+/// How long after the end of one search the next begins.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+/// Rows that one snapshot looks at.
+const ROWS_AT_ONCE: usize = 1000;
+
+/// What [`Store::verify`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries that are what was written.
+    pub whole: u64,
+    /// Entries that are not; they are removed.
+    pub damaged: u64,
+    /// Files that no entry named; they are removed.
+    pub orphans: u64,
+}
+
+impl Store {
+    /// Moves the deadline of `key`'s entry, never beyond the last moment that was written with it; whether there was
+    /// one to serve. `None` for as long as there is room.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`], [`Error::Argument`] for a key that is too long.
+    pub fn touch(&self, key: &str, deadline: Option<u64>, now: u64) -> Result<bool> {
+        let name = self.name_of(key)?;
+        self.must_change("touch", |change| {
+            let Some(bytes) = change.txn.get(&RowKey::entry(&name))?.map(<[u8]>::to_vec) else { return Ok(false) };
+            let Some(row) = Row::parse(&bytes) else { return Ok(false) };
+            if self.reason_against(&row, &change.txn, key, now)?.is_some() {
+                return Ok(false);
+            }
+            let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.entry.until), ..row.entry };
+            let tags: Vec<_> = row.tags().collect();
+            let moved = NewRow { entry, tags: &tags, namespace: row.namespace, key: row.key, inline: row.inline };
+            change.move_deadline(&name, &moved, &row.entry)?;
+            Ok(true)
+        })
+    }
+
+    /// Removes the entry of `key`, and the lease on it: who computes it now will not store it. Whether there was an
+    /// entry to serve. Views of it stay valid.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`], [`Error::Argument`] for a key that is too long.
+    pub fn delete(&self, key: &str, now: u64) -> Result<bool> {
+        Ok(self.delete_many(&[key], now)? > 0)
+    }
+
+    /// As [`Self::delete`] for several keys, in one transaction; how many entries there were.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete`].
+    pub fn delete_many(&self, keys: &[&str], now: u64) -> Result<u64> {
+        let names = keys.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        self.must_change("delete", |change| {
+            let mut count = 0;
+            for (key, name) in keys.iter().zip(&names) {
+                change.txn.delete(&RowKey::lease(name))?;
+                let row_key = RowKey::entry(name);
+                let Some(bytes) = change.txn.get(&row_key)? else { continue };
+                match Row::parse(bytes) {
+                    Some(row) if row.key == key.as_bytes() => {
+                        count += u64::from(self.reason_against(&row, &change.txn, key, now)?.is_none());
+                        let entry = row.entry;
+                        change.remove(name, &entry)?;
+                    }
+                    Some(_) => {}
+                    None => drop(change.txn.delete(&row_key)?),
+                }
+            }
+            self.index()?.sweep_step(change)?;
+            Ok(count)
+        })
+    }
+
+    /// Makes all entries with one of `tags` misses, in this namespace. They are evicted in time.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`].
+    pub fn invalidate_tags(&self, tags: &[&str]) -> Result<()> {
+        self.must_change("invalidate tags", |change| {
+            for tag in tags {
+                let stamp: [u8; 8] = random()?;
+                change.txn.put(&RowKey::tag(&self.namespace.hash_of_tag(tag)), &stamp)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes all entries of this namespace misses, at once. They are evicted in time.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`].
+    pub fn clear(&self) -> Result<()> {
+        self.must_change("clear", |change| {
+            let stamp: [u8; 8] = random()?;
+            Ok(change.txn.put(&RowKey::namespace(self.namespace.hash()), &stamp)?)
+        })
+    }
+
+    /// The right to compute the value of `key` for `milliseconds`: a token for [`New::lease`](super::New), or `None`
+    /// where somebody else has it who is alive and in time.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`], [`Error::Argument`] for a key that is too long.
+    pub fn lease(&self, key: &str, milliseconds: u64, now: u64) -> Result<Option<u64>> {
+        let name = self.name_of(key)?;
+        self.must_change("lease", |change| {
+            let held = change.txn.get(&RowKey::lease(&name))?.and_then(LeaseRow::parse);
+            if held.is_some_and(|lease| lease.expires >= now && lease.owner.is_alive()) {
+                return Ok(None);
+            }
+            let token = u64::from_le_bytes(random()?);
+            let lease = LeaseRow { owner: change.index.owner, expires: now.saturating_add(milliseconds), token };
+            change.txn.put(&RowKey::lease(&name), &lease.to_bytes())?;
+            Ok(Some(token))
+        })
+    }
+
+    /// Gives a lease back; whether it was still held.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Io`], [`Error::Argument`] for a key that is too long.
+    pub fn release(&self, key: &str, token: u64) -> Result<bool> {
+        let name = self.name_of(key)?;
+        self.must_change("release", |change| {
+            let held = change.txn.get(&RowKey::lease(&name))?.and_then(LeaseRow::parse);
+            match held.filter(|lease| lease.token == token) {
+                Some(_) => Ok(change.txn.delete(&RowKey::lease(&name))?),
+                None => Ok(false),
+            }
+        })
+    }
+
+    /// The keys of this namespace that begin with `prefix` and can be served, in no order: of up to 1000 entries, and
+    /// where to go on, `None` at the end. `from` is where to begin, `None` at first.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn keys(&self, prefix: &str, from: Option<[u8; 32]>, now: u64) -> Result<(Vec<String>, Option<[u8; 32]>)> {
+        let index = self.index()?;
+        let reading = index.read()?;
+        let (mut keys, mut last, mut looked, mut failed) = (Vec::new(), None, 0, None);
+        let walked = reading.walk(&RowKey::entry(&from.unwrap_or_default()), |row_key, bytes| {
+            let Some(name) = super::row::name_in(row_key) else {
+                last = None;
+                return false;
+            };
+            match self.served_key(bytes, prefix, &reading, now) {
+                Ok(key) => keys.extend(key),
+                Err(fault) => failed = Some(fault),
+            }
+            last = Some(*name);
+            looked += 1;
+            looked < ROWS_AT_ONCE && failed.is_none()
+        });
+        match walked.err().or(failed) {
+            Some(fault) => Err(index.fault("read", fault)),
+            None => Ok((keys, last.filter(|_| looked >= ROWS_AT_ONCE).as_ref().and_then(next_name))),
+        }
+    }
+
+    fn served_key(
+        &self,
+        bytes: &[u8],
+        prefix: &str,
+        view: &super::lmdb::View<'_>,
+        now: u64,
+    ) -> Result<Option<String>, super::lmdb::Fault> {
+        let row = Row::parse(bytes).filter(|row| row.key.starts_with(prefix.as_bytes()));
+        let Some((row, key)) = row.and_then(|row| Some((row, str::from_utf8(row.key).ok()?))) else { return Ok(None) };
+        Ok(self.reason_against(&row, view, key, now)?.is_none().then(|| key.to_owned()))
+    }
+
+    /// Sizes and counts.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stats(&self) -> Result<Stats> {
+        let index = self.index()?;
+        let reading = index.read()?;
+        let failed = |fault| index.fault("read", fault);
+        let totals = reading.get(&RowKey::totals()).map_err(failed)?.and_then(super::row::Totals::parse);
+        let totals = totals.unwrap_or_default();
+        let mut pinned = 0;
+        for (id, size) in index.blobs.mapped() {
+            let linked = reading.get(&RowKey::blob(&id)).map_err(failed)?.is_some();
+            pinned += if linked { 0 } else { size };
+        }
+        Ok(Stats {
+            index_bytes: reading.usage().map_err(failed)?.0,
+            blob_bytes: totals.linked,
+            reserved_bytes: totals.reserved,
+            pinned_bytes: pinned,
+            blobs: totals.blobs,
+            max_bytes: self.options.max_bytes,
+            dropped: self.counts.dropped.get(),
+            evicted: self.counts.evicted.get(),
+            expired: self.counts.expired.get(),
+            damaged: self.counts.damaged.get(),
+        })
+    }
+
+    /// Checks every entry of the store, of all namespaces, removes those that are damaged, and the files that no entry
+    /// names. Others may read and write meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Busy`].
+    pub fn verify(&self) -> Result<Verified> {
+        let index = self.index()?;
+        let mut verified = Verified::default();
+        let mut from = [0; 32];
+        loop {
+            let names = entries_from(index, &from)?;
+            for name in &names {
+                match self.check_entry(index, name)? {
+                    true => verified.whole += 1,
+                    false => verified.damaged += 1,
+                }
+            }
+            match names.last().and_then(next_name) {
+                Some(next) if names.len() == ROWS_AT_ONCE => from = next,
+                _ => break,
+            }
+        }
+        if !index.is_read_only() {
+            for name in index.blobs.names()? {
+                let removed = self.must_change("verify", |change| change.remove_left_over(&name))?;
+                verified.orphans += u64::from(removed);
+            }
+        }
+        Ok(verified)
+    }
+
+    /// Whether the entry is whole; a damaged one is removed if it is still the one that was looked at.
+    fn check_entry(&self, index: &Opened, name: &[u8; 32]) -> Result<bool> {
+        let failed = |fault| index.fault("read", fault);
+        let entry = {
+            let reading = index.read()?;
+            let Some(bytes) = reading.get(&RowKey::entry(name)).map_err(failed)? else { return Ok(true) };
+            Row::parse(bytes).map(|row| row.entry)
+        };
+        let whole = match entry.and_then(|entry| Some((entry, entry.blob?))) {
+            Some((entry, id)) => matches!(index.blobs.open(&id, &entry)?, Found::Frame(_)),
+            None => entry.is_some(),
+        };
+        if whole || index.is_read_only() {
+            return Ok(whole);
+        }
+        self.must_change("verify", |change| {
+            match (change.entry(name)?, entry) {
+                (Some(now), Some(then)) if now.fence == then.fence => change.remove(name, &now).map(|()| false),
+                (None, None) => Ok(!change.txn.delete(&RowKey::entry(name))?),
+                // It was replaced meanwhile.
+                _ => Ok(true),
+            }
+        })
+    }
+
+    fn must_change<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<T> {
+        let index = self.index()?;
+        index.change(&self.options, work)?.ok_or_else(|| Error::Busy {
+            path: index.path().to_owned(),
+            operation,
+            waited: self.options.writer_timeout,
+        })
+    }
+}
+
+/// The name after `name`, in their order.
+fn next_name(name: &[u8; 32]) -> Option<[u8; 32]> {
+    let mut next = *name;
+    for byte in next.iter_mut().rev() {
+        let (sum, carry) = byte.overflowing_add(1);
+        *byte = sum;
+        if !carry {
+            return Some(next);
+        }
+    }
+    None
+}
+
+/// Names of up to [`ROWS_AT_ONCE`] entries, from one on.
+fn entries_from(index: &Index, from: &[u8; 32]) -> Result<Vec<[u8; 32]>> {
+    let mut names = Vec::new();
+    let walked = index.read()?.walk(&RowKey::entry(from), |key, _| match super::row::name_in(key) {
+        Some(name) => {
+            names.push(*name);
+            names.len() < ROWS_AT_ONCE
+        }
+        None => false,
+    });
+    walked.map_err(|fault| index.fault("read", fault))?;
+    Ok(names)
+}
+
+impl Index {
+    /// A step of the search for files that no entry names: those of killed writers, and those whose removal failed. Called
+    /// by writes, in whose transaction nobody else can publish.
+    pub(super) fn sweep_step(&self, change: &mut Change<'_>) -> Result<(), Stop> {
+        let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
+        sweep.waited += 1;
+        let pausing = sweep.ended.is_some_and(|ended| ended.elapsed() < SWEEP_PAUSE);
+        if pausing || sweep.names.is_none() && sweep.waited > 1 && sweep.waited < SWEEP_EVERY {
+            return Ok(());
+        }
+        sweep.waited = 1;
+        let started = Instant::now();
+        let mut names = match sweep.names.take() {
+            Some(names) => names,
+            None => self.blobs.names()?,
+        };
+        while let Some(name) = names.next() {
+            change.remove_left_over(&name)?;
+            if started.elapsed() >= SWEEP_STEP {
+                sweep.names = Some(names);
+                return Ok(());
+            }
+        }
+        sweep.ended = Some(Instant::now());
+        Ok(())
+    }
+}
+
+impl Change<'_> {
+    /// Removes the file `name` if nobody will ever need it; whether it was removed.
+    fn remove_left_over(&mut self, name: &str) -> Result<bool, Stop> {
+        match Kind::of(name) {
+            Kind::Blob(id) if !self.is_linked(&id)? => self.forget_blob(&id)?,
+            Kind::Temporary(owner) if owner != self.index.owner && !Owner::is_alive(owner) => {}
+            _ => return Ok(false),
+        }
+        Ok(self.index.blobs.remove(name)?)
+    }
+
+    /// Writes the row of an entry again, with another deadline.
+    fn move_deadline(&mut self, name: &[u8; 32], row: &NewRow<'_>, old: &Entry) -> Result<(), Stop> {
+        if old.deadline != NEVER {
+            self.txn.delete(&RowKey::deadline(old.deadline, name))?;
+        }
+        if row.entry.deadline != NEVER {
+            self.txn.put(&RowKey::deadline(row.entry.deadline, name), &[])?;
+        }
+        Ok(self.txn.put_with(&RowKey::entry(name), row.length(), |room| row.write(room))?)
+    }
+}
