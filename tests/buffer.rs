@@ -6,7 +6,7 @@ use arrow_schema::{DataType, Field, Schema};
 use framecache::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin, pool};
 use framecache::codec::arrow::Table;
 use framecache::frame::{self, Header, Payload};
-use framecache::store::{BlobStore, Lookup};
+use framecache::store::{Lookup, New, Options, Store};
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,16 +74,18 @@ fn a_blob_and_its_file_show_nothing_of_old_blocks() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    let store = BlobStore::open(&path).unwrap();
+    let store = Store::open(&path, Options::default()).unwrap();
     let header = Header { key: Some("key".into()), ..Header::new("raw") };
     for length in LENGTHS {
         soil_the_pool();
         let payload = clean(length);
-        store.put("key", Header::new("raw"), payload.as_slice()).unwrap();
-        let file = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
-        is_only(&std::fs::read(file).unwrap(), &header, &payload);
-        let Lookup::Hit { frame, .. } = store.get("key", 0).unwrap() else { panic!("a miss") };
-        is_only(&frame, &header, &payload);
+        let new = New { header: Header::new("raw"), ..New::default() };
+        store.put("key", new, payload.as_slice(), 0).unwrap();
+        if let Some(file) = std::fs::read_dir(path.join("blobs")).unwrap().next() {
+            is_only(&std::fs::read(file.unwrap().path()).unwrap(), &header, &payload);
+        }
+        let Lookup::Hit(hit) = store.get("key", 0).unwrap() else { panic!("a miss") };
+        is_only(&hit.frame, &header, &payload);
     }
 }
 

@@ -134,7 +134,8 @@ class Cache:
         require_zero_copy: bool,
     ) -> Any:
         if isinstance(found, str):
-            return self._miss(found, default)
+            damaged = StoreError("its bytes are not what was written") if found == "unreadable" else None
+            return self._miss(found, default, key, damaged)
         payload, codec, stored = found
         try:
             value = _decode(payload, codec, stored, views, require_zero_copy)

@@ -237,6 +237,10 @@ class Store:
         `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`,
         and `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
         """
+    def put_frame(
+        self, key: str, frame: Buffer, created: int, until: int | None = None
+    ) -> Literal["written", "exists", "superseded", "dropped"]:
+        """Stores a frame as it is under `key`; returns as `put`."""
     def get(self, key: str, now: int, *, require_zero_copy: bool = False) -> tuple[Frame, str, dict[str, Any]] | str:
         """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
 
@@ -247,8 +251,8 @@ class Store:
         """As `get` for several keys, read at one moment."""
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
-    def entry(self, key: str, now: int) -> tuple[int, int | None, int] | None:
-        """When `key`'s entry was written, its deadline, and the size of its frame; `None` for a miss."""
+    def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
+        """The frame of `key`'s entry, when it was written, and its deadline; `None` for a miss."""
     def touch(self, key: str, deadline: int | None, now: int) -> bool:
         """Moves the deadline of `key`'s entry; whether there was one to serve."""
     def delete_many(self, keys: Sequence[str], now: int) -> int:

@@ -52,7 +52,7 @@ def store_of(url: str) -> tuple[str, dict[str, Any]]:
             settings[name] = _one_of(name, value, _CHOICES[name])
         else:
             known = ", ".join(["max_bytes", "index_bytes", *_CHOICES, "mode", "writer_timeout"])
-            raise InvalidArgument(f"url: expected settings of {known}, got {name!r}")
+            raise InvalidArgument(f"url: expected 'file:///path' with settings of {known}, got {name!r}")
     return unquote(path), settings
 
 

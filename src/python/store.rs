@@ -10,7 +10,7 @@ use crate::codec::ARROW;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::error::{Error, Result};
-use crate::frame::{Header, locate_header};
+use crate::frame::Header;
 use crate::store::{Durability, Hit, IndexMode, Lookup, Miss, New, Options, Store as Inner, Stored, Verify};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -117,7 +117,7 @@ impl Store {
         let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
         let header = Header { python, created: Some(created), until, ..Header::new(codec) };
         let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-        let new = New { header, deadline, tags: &tags, if_absent, lease };
+        let new = New { header, deadline, tags: &tags, if_absent, lease, ..New::default() };
         let stored = if codec == ARROW {
             let source = table_from(value)?;
             self.detached(py, |store| store.put(key, new, &source.into_table()?.into_payload()?, created))
@@ -129,6 +129,21 @@ impl Store {
             self.detached(py, |store| store.put(key, new, &*frame, created))
         };
         Ok(name_of(stored?))
+    }
+
+    /// Stores a frame as it is, bytes-like, under `key`; returns as `put`.
+    #[pyo3(signature = (key, frame, created, until=None))]
+    fn put_frame(
+        &self,
+        py: Python<'_>,
+        key: &str,
+        frame: &Bound<'_, PyAny>,
+        created: u64,
+        until: Option<u64>,
+    ) -> PyResult<&'static str> {
+        let frame = Input::from(frame)?.to_frame()?;
+        let new = New { created: Some(created), until, ..New::default() };
+        self.detached(py, |store| store.put_frame(key, &frame, new, created)).map(name_of)
     }
 
     /// The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
@@ -159,11 +174,10 @@ impl Store {
         self.detached(py, |store| store.contains(key, now))
     }
 
-    /// When `key`'s entry was written, its deadline, and the size of its frame; `None` for a miss.
-    fn entry(&self, py: Python<'_>, key: &str, now: u64) -> PyResult<Option<(u64, Option<u64>, usize)>> {
-        let found = self.detached(py, |store| store.get(key, now))?;
-        Ok(match found {
-            Lookup::Hit(hit) => Some((hit.created, hit.deadline, hit.frame.len())),
+    /// The frame of `key`'s entry, when it was written, and its deadline; `None` for a miss.
+    fn entry(&self, py: Python<'_>, key: &str, now: u64) -> PyResult<Option<(Frame, u64, Option<u64>)>> {
+        Ok(match self.detached(py, |store| store.get(key, now))? {
+            Lookup::Hit(hit) => Some((Frame::from(hit.frame), hit.created, hit.deadline)),
             Lookup::Miss(_) => None,
         })
     }
@@ -262,12 +276,11 @@ impl Store {
     }
 
     fn payload_of(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> Result<(crate::buffer::FrameBuf, Header)> {
-        let json = locate_header(&hit.frame)?;
-        let header = Header::parse(&hit.frame[json.clone()])?;
+        let (header, start) = hit.header()?;
         let inner = self.inner()?;
         let payload = match header.compression {
-            None => hit.frame.slice(json.end..)?,
-            Some(_) => py.detach(|| inner.payload(&hit.frame, &header, json.end, !zero_copy))?,
+            None => hit.frame.slice(start..)?,
+            Some(_) => py.detach(|| inner.payload(&hit.frame, &header, start, !zero_copy))?,
         };
         Ok((payload, header))
     }

@@ -8,7 +8,7 @@ use super::lmdb::Reading;
 use super::options::{Options, Verify};
 use super::row::{Entry, NEVER, NewRow, Row, RowKey, TagStamp, number_of};
 use super::{FULLY_CHECKED_BELOW, INLINE_UP_TO};
-use crate::buffer::{ALIGN, FrameBuf, Origin};
+use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Result};
 use crate::fork::ForkLocal;
 use crate::frame::{self, Header, Payload};
@@ -78,8 +78,12 @@ pub enum Miss {
 /// An entry to be written, beside its payload.
 #[derive(Clone, Debug, Default)]
 pub struct New<'n> {
-    /// Its header; the store adds key, length and what compression needs.
+    /// Its header; the store adds key, length and what compression needs. Not looked at by [`Store::put_frame`].
     pub header: Header,
+    /// When it was written, in milliseconds since 1970-01-01 UTC; the header's, or now, if not given.
+    pub created: Option<u64>,
+    /// The last moment at which any tier may serve it, in the same unit; the header's if not given.
+    pub until: Option<u64>,
     /// Until when this store serves it, in milliseconds since 1970-01-01 UTC; for as long as there is room, if not given.
     pub deadline: Option<u64>,
     /// What it can be invalidated by; at most 1000.
@@ -128,13 +132,20 @@ pub struct Stats {
     pub damaged: u64,
 }
 
+/// A frame to be written, in two parts.
+struct Parts<'p, P: ?Sized> {
+    prefix: &'p [u8],
+    payload: &'p P,
+    compressed: bool,
+}
+
 /// A write that is ready for its transaction.
 struct Prepared<'s> {
     name: [u8; 32],
     entry: Entry,
-    inline: FrameBuf,
+    /// A frame that goes into the index.
+    inline: AlignedBuf,
     blob: Option<(Temporary<'s>, Reservation<'s>)>,
-    size: u64,
 }
 
 impl Store {
@@ -340,6 +351,22 @@ impl Store {
         Ok(written.first().copied().unwrap_or(Stored::Dropped))
     }
 
+    /// Stores a frame as it is, which another tier or process made; its header is not looked at, and not compressed.
+    ///
+    /// # Errors
+    /// Those of [`Self::put`].
+    pub fn put_frame(&self, key: &str, frame: &[u8], new: New<'_>, now: u64) -> Result<Stored> {
+        check_tags(new.tags)?;
+        let index = self.index()?;
+        let header = frame::locate_header(frame).map_or(frame.len(), |header| header.end);
+        let parts = Parts { prefix: &frame[..header], payload: &frame[header..], compressed: false };
+        let Some(prepared) = self.prepare(index, key, &new, &parts, now)? else {
+            return Ok(Stored::Dropped);
+        };
+        let stored = self.commit(index, &mut [(key, &new, prepared)], now)?;
+        Ok(stored.first().copied().unwrap_or(Stored::Dropped))
+    }
+
     /// Stores several entries in one transaction: readers see all of them or none.
     ///
     /// # Errors
@@ -347,17 +374,30 @@ impl Store {
     pub fn put_many<P: Payload + ?Sized>(&self, news: &mut [(&str, New<'_>, &P)], now: u64) -> Result<Vec<Stored>> {
         let index = self.index()?;
         let mut prepared = Vec::with_capacity(news.len());
-        for (key, new, payload) in news.iter_mut() {
+        for (key, new, payload) in &mut *news {
             check_tags(new.tags)?;
-            match self.prepare(index, key, new, *payload, now)? {
+            let header = std::mem::take(&mut new.header);
+            (new.created, new.until) = (new.created.or(header.created), new.until.or(header.until));
+            let (header, payload) = frame::pack(header, *payload, self.options.compression, self.options.max_value)?;
+            let compressed = header.compression.is_some();
+            let header = Header { key: Some((*key).to_owned()), ..header.with_length(payload.length()) };
+            let prefix = frame::prefix(&header.to_json(), ALIGN, 0)?;
+            let parts = Parts { prefix: &prefix, payload: &payload, compressed };
+            match self.prepare(index, key, new, &parts, now)? {
                 Some(one) => prepared.push(one),
                 None => return Ok(self.dropped(news.len())),
             }
         }
+        let mut all: Vec<_> = news.iter().zip(prepared).map(|((key, new, _), one)| (*key, new, one)).collect();
+        self.commit(index, &mut all, now)
+    }
+
+    /// Does the transaction of writes that are ready.
+    fn commit(&self, index: &Opened, all: &mut [(&str, &New<'_>, Prepared<'_>)], now: u64) -> Result<Vec<Stored>> {
         let mut counted = (0, 0);
         let stored = index.change(&self.options, |change| {
-            let mut stored = Vec::with_capacity(prepared.len());
-            for ((key, new, _), one) in news.iter().zip(&mut prepared) {
+            let mut stored = Vec::with_capacity(all.len());
+            for (key, new, one) in &mut *all {
                 stored.push(self.commit_one(change, key, new, one, now)?);
             }
             counted = (change.evicted, change.expired);
@@ -367,9 +407,9 @@ impl Store {
         self.counts.evicted.add(counted.0);
         self.counts.expired.add(counted.1);
         let Some(stored) = stored else {
-            return Ok(self.dropped(news.len()));
+            return Ok(self.dropped(all.len()));
         };
-        for (one, stored) in prepared.iter_mut().zip(&stored) {
+        for ((_, _, one), stored) in all.iter_mut().zip(&stored) {
             match stored {
                 Stored::Written(_) => {
                     index.marks.begin(&one.name);
@@ -395,21 +435,15 @@ impl Store {
         &'s self,
         index: &'s Opened,
         key: &str,
-        new: &mut New<'_>,
-        payload: &P,
+        new: &New<'_>,
+        parts: &Parts<'_, P>,
         now: u64,
     ) -> Result<Option<Prepared<'s>>> {
         let name = self.name_of(key)?;
-        let header = std::mem::take(&mut new.header);
-        let (created, until) = (header.created.unwrap_or(now), header.until.unwrap_or(NEVER));
-        let (header, payload) = frame::pack(header, payload, self.options.compression, self.options.max_value)?;
-        let length = payload.length();
-        let compressed = header.compression.is_some();
-        let header = Header { key: Some(key.to_owned()), ..header.with_length(length) };
-        let prefix = frame::prefix(&header.to_json(), ALIGN, 0)?;
-        let size = (prefix.len() + length) as u64;
+        let size = (parts.prefix.len() + parts.payload.length()) as u64;
+        let until = new.until.unwrap_or(NEVER);
         let entry = Entry {
-            created,
+            created: new.created.unwrap_or(now),
             deadline: new.deadline.unwrap_or(NEVER).min(until),
             until,
             size,
@@ -420,27 +454,24 @@ impl Store {
             checked: 0,
         };
         if size <= INLINE_UP_TO as u64 {
-            let mut buffer = crate::buffer::AlignedBuf::with_capacity(prefix.len() + length)?;
-            buffer.extend_from_slice(&prefix)?;
-            payload.write_to(&mut buffer)?;
-            let inline = FrameBuf::from_aligned(buffer, Origin::Trusted);
-            return Ok(Some(Prepared { name, entry, inline, blob: None, size }));
+            let mut inline = AlignedBuf::with_capacity(parts.prefix.len() + parts.payload.length())?;
+            inline.extend_from_slice(parts.prefix)?;
+            parts.payload.write_to(&mut inline)?;
+            return Ok(Some(Prepared { name, entry, inline, blob: None }));
         }
         if size > self.options.max_bytes - self.options.max_bytes / 32 {
             let limit = usize::try_from(self.options.max_bytes).unwrap_or(usize::MAX);
             return Err(Error::TooLarge { place: "frame (max_bytes of the store)", bytes: size as usize, limit });
         }
         let Some(reservation) = self.reserve(index, size, now)? else { return Ok(None) };
-        let full = self.options.verify == Verify::Full || compressed || size < FULLY_CHECKED_BELOW as u64;
-        let checked = if full { size } else { prefix.len() as u64 };
-        let written = index.blobs.write(size, checked, index.is_durable(), |out| {
-            out.write_all(&prefix).map_err(|source| Error::io("write", "frame", source))?;
-            payload.write_to(out)
-        });
-        let blob = written?;
+        let full = self.options.verify == Verify::Full || parts.compressed || size < FULLY_CHECKED_BELOW as u64;
+        let checked = if full { size } else { parts.prefix.len() as u64 };
+        let blob = index.blobs.write(size, checked, index.is_durable(), |out| {
+            out.write_all(parts.prefix).map_err(|source| Error::io("write", "frame", source))?;
+            parts.payload.write_to(out)
+        })?;
         let entry = Entry { blob: Some(blob.id), checksum: blob.checksum, checked: blob.checked, ..entry };
-        let inline = FrameBuf::copy_of(&[], Origin::Trusted)?;
-        Ok(Some(Prepared { name, entry, inline, blob: Some((blob, reservation)), size }))
+        Ok(Some(Prepared { name, entry, inline: AlignedBuf::default(), blob: Some((blob, reservation)) }))
     }
 
     /// Books room for a blob, evicting what must go, in as many transactions as that takes.
@@ -480,8 +511,8 @@ impl Store {
         if let Some(refused) = self.refusal(change, key, new, &one.name, now)? {
             return Ok(refused);
         }
-        let row_size = (one.inline.len() + key.len() + 512) as u64;
-        if !change.make_room(row_size + one.entry.blob.map_or(0, |_| one.size), now)? {
+        let row_size = (one.inline.as_slice().len() + key.len() + 512) as u64;
+        if !change.make_room(row_size + one.entry.blob.map_or(0, |_| one.entry.size), now)? {
             return Ok(Stored::Dropped);
         }
         // Only now, since making room may have removed it.
@@ -496,13 +527,13 @@ impl Store {
             tags: &tags,
             namespace: self.options.namespace.as_bytes(),
             key: key.as_bytes(),
-            inline: &one.inline,
+            inline: one.inline.as_slice(),
         };
         change.put(&one.name, &row, old.as_ref())?;
         if new.lease.is_some() {
             change.txn.delete(&RowKey::lease(&one.name))?;
         }
-        Ok(Stored::Written(one.size))
+        Ok(Stored::Written(one.entry.size))
     }
 
     /// Why the write is not to happen, if so.
@@ -556,6 +587,24 @@ enum Seen {
 }
 
 impl Hit {
+    /// The frame's header, and where its payload starts.
+    ///
+    /// # Errors
+    /// [`Error::Frame`] for what is not a whole frame, or does not state its payload's length.
+    pub fn header(&self) -> Result<(Header, usize)> {
+        let json = frame::locate_header(&self.frame)?;
+        let header = Header::parse(&self.frame[json.clone()])?;
+        let length = (self.frame.len() - json.end) as u64;
+        if header.length != Some(length) {
+            let expected: crate::error::Text = match header.length {
+                Some(stated) => format!("the {stated} bytes of payload that the header states").into(),
+                None => "a header that states the payload's length".into(),
+            };
+            return Err(Error::frame(json.end, expected, format!("{length} bytes")));
+        }
+        Ok((header, json.end))
+    }
+
     fn new(frame: FrameBuf, entry: &Entry) -> Self {
         let deadline = (entry.deadline != NEVER).then_some(entry.deadline);
         Self { frame, created: entry.created, deadline, fence: entry.fence }

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from framecache._framecache import Store
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -132,7 +134,18 @@ def mapped_file(address: int) -> str:
     return ""
 
 
-def entry_of(directory: Path) -> Path:
-    """Return the one file of a store's directory."""
-    (entry,) = directory.iterdir()
-    return entry
+def frame_in(directory: Path, key: str) -> bytes:
+    """Return the frame that a store has under `key`."""
+    entry = Store(str(directory)).entry(key, 0)
+    assert entry is not None
+    return bytes(entry[0])
+
+
+def put_frame(directory: Path, key: str, frame: bytes) -> None:
+    """Put any bytes into a store as the frame under `key`."""
+    assert Store(str(directory)).put_frame(key, frame, 0) == "written"
+
+
+def blobs_of(directory: Path) -> list[Path]:
+    """Return the blob files of a store."""
+    return list(directory.joinpath("blobs").iterdir())

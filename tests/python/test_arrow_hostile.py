@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import framecache
 import framecache.arrow
-from support import addresses, entry_of, payload_of, run, skip_or_fail
+from support import addresses, frame_in, payload_of, put_frame, run, skip_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +75,11 @@ def damaged(
 
 
 def store_damaged(cache: framecache.Cache, directory: Path, frame: bytes) -> None:
-    """Write a frame's payload to the file of an entry of the store, under a header of the store's own."""
+    """Store a frame's payload under a header of the store's own."""
     payload, metadata, codec = framecache.SerializationWrapper.unwrap(frame)
-    cache.set("key", pa.table({"x": [1]}))
     fields = {**metadata, "key": "key", "length": payload.nbytes}
     prefix = framecache.SerializationWrapper.wrap_prefix(fields, codec, align=64)
-    entry_of(directory).write_bytes(prefix + payload)
+    put_frame(directory, "key", prefix + payload)
 
 
 TEXT = [f"text {row}" for row in range(1000)]
@@ -188,7 +187,7 @@ def test_a_large_damaged_file_of_the_store_is_a_miss(cache, directory):
     """Of the size that is mapped."""
     column = pa.array([f"text {row}" for row in range(50_000)])
     store_damaged(cache, directory, damaged(column, 1, 4 * 25_000, HIGH + HIGH))
-    assert entry_of(directory).stat().st_size > 100_000
+    assert len(frame_in(directory, "key")) > 100_000
     assert cache.get("key", "nothing") == "nothing"
     assert cache.stats() == {"undecodable": 1}
 
@@ -550,17 +549,15 @@ def test_a_truncated_payload_is_an_error(name):
             framecache.ArrowTable(payload[:length])
 
 
-def test_a_truncated_file_of_the_store_is_a_miss(cache, directory):
+def test_a_truncated_frame_in_the_store_is_a_miss(cache, directory):
     cache.set("key", values()["pyarrow"])
-    entry = entry_of(directory)
-    whole = entry.read_bytes()
+    whole = frame_in(directory, "key")
     cuts = truncations(whole)
     for cut in cuts:
-        entry.write_bytes(cut)
+        put_frame(directory, "key", cut)
         assert cache.get("key", "nothing") == "nothing"
-        assert "key" not in cache
     assert cache.stats() == {"unreadable": len(cuts)}
-    entry.write_bytes(whole)
+    put_frame(directory, "key", whole)
     assert cache.get("key").equals(values()["pyarrow"])
 
 
@@ -613,9 +610,8 @@ def test_a_payload_with_random_patches_is_an_error_or_an_arrow_table(name, chang
 
 
 def survive(seed: int, rounds: int) -> int:
-    """Read frames with random patches, and files of a store with them, whatever comes of it; return how many."""
+    """Read frames with random patches, and entries of a store with them, whatever comes of it; return how many."""
     import logging
-    import os
     import tempfile
 
     logging.disable()
@@ -623,8 +619,8 @@ def survive(seed: int, rounds: int) -> int:
     with tempfile.TemporaryDirectory() as directory, framecache.Cache(f"file://{directory}/cache") as cache:
         for name, value in values().items():
             cache.set(name, value)
-        files = {name: Path(directory, "cache", file) for name, file in _files(cache, Path(directory, "cache")).items()}
-        whole = {name: file.read_bytes() for name, file in files.items()}
+        store = Path(directory, "cache")
+        whole = {name: frame_in(store, name) for name in values()}
         for _, name in zip(range(rounds), itertools.cycle(FRAMES), strict=False):
             changes = [
                 (chance.randrange(2**16), chance.randbytes(chance.choice([1, 1, 2, 4])))
@@ -632,23 +628,11 @@ def survive(seed: int, rounds: int) -> int:
             ]
             with contextlib.suppress(BaseException):
                 read_patched(apply(FRAMES[name], changes))
-            # Files of a store are replaced, never written again: what was read before stays mapped.
-            scratch = files[name].with_name("scratch")
-            scratch.write_bytes(apply(whole[name], changes))
-            os.replace(scratch, files[name])
+            put_frame(store, name, apply(whole[name], changes))
             with contextlib.suppress(BaseException):
                 if (value := cache.get(name)) is not None:
                     touch(value)
     return rounds
-
-
-def _files(cache: framecache.Cache, directory: Path) -> dict[str, str]:
-    """Which file holds which entry."""
-    found = {}
-    for file in directory.iterdir():
-        header = framecache.SerializationWrapper.unwrap(file.read_bytes())[1]
-        found[header["key"]] = file.name
-    return found
 
 
 def test_no_patch_crashes_the_process():

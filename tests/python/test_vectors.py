@@ -10,7 +10,8 @@ import pytest
 
 from framecache import Cache, Frame, FrameError, SerializationWrapper
 from framecache import _cache as cache_module
-from framecache._framecache import BlobStore
+from framecache._framecache import Store
+from support import frame_in, put_frame
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "proto-docs"
@@ -119,8 +120,7 @@ def test_entries_of_framecache_are_written_byte_for_byte(vector, tmp_path, monke
     monkeypatch.setattr(cache_module, "_now", lambda: created)
     with Cache(f"file://{tmp_path}/cache") as cache:
         cache.set(key, value, ttl=(metadata["until"] - created) / 1000 if "until" in metadata else None)
-        [blob] = (tmp_path / "cache").iterdir()
-        assert blob.read_bytes().hex() == vector["hex"]
+        assert frame_in(tmp_path / "cache", key).hex() == vector["hex"]
         found = cache.get(key)
         assert type(found) is type(value)
         assert found == value
@@ -130,9 +130,7 @@ def test_entries_of_framecache_are_written_byte_for_byte(vector, tmp_path, monke
 def test_a_compressed_entry_gives_its_value_or_is_undecodable(vector, tmp_path):
     key = vector["metadata"]["key"]
     with Cache(f"file://{tmp_path}/cache") as cache:
-        cache.set(key, b"")
-        [blob] = (tmp_path / "cache").iterdir()
-        blob.write_bytes(bytes.fromhex(vector["hex"]))
+        put_frame(tmp_path / "cache", key, bytes.fromhex(vector["hex"]))
         if vector["value_hex"] is None:
             assert cache.get(key, "missing") == "missing"
             assert cache.stats() == {"undecodable": 1}
@@ -152,10 +150,8 @@ def test_every_source_of_a_malformed_vector_is_refused(vector):
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if "key" in v], ids=lambda vector: vector["name"])
 def test_a_store_refuses_a_malformed_entry(vector, tmp_path):
-    store = BlobStore(str(tmp_path / "cache"))
-    store.put(vector["key"], "raw", b"", {}, 0)
-    [blob] = (tmp_path / "cache").iterdir()
-    blob.write_bytes(bytes.fromhex(vector["hex"]))
+    store = Store(str(tmp_path / "cache"))
+    store.put_frame(vector["key"], bytes.fromhex(vector["hex"]), 0)
     with pytest.raises(FrameError, match=rf"at offset {vector['error_offset']}, expected "):
         store.get(vector["key"], 0)
     with Cache(f"file://{tmp_path}/cache") as cache:
@@ -190,14 +186,14 @@ def test_a_header_of_1_mib_is_read_and_a_longer_one_is_not_written():
 
 
 @pytest.mark.parametrize("line", lines("names.jsonl"), ids=lambda line: line["name"][:8])
-def test_a_blob_has_the_name_of_its_key(line, tmp_path):
+def test_a_row_has_the_name_of_its_key(line, tmp_path):
     key = line["key"]
     if isinstance(key, dict):
         text, count = key["repeat"]
         key = text * count
-    store = BlobStore(str(tmp_path / "cache"))
+    store = Store(str(tmp_path / "cache"))
     store.put(key, "raw", b"value", {"type": "bytes"}, 0)
-    assert [blob.name for blob in (tmp_path / "cache").iterdir()] == [line["name"]]
+    assert b"e" + bytes.fromhex(line["name"]) in (tmp_path / "cache" / "index").read_bytes()
     payload, codec, _ = store.get(key, 0)
     assert (bytes(payload), codec) == (b"value", "raw")
 
