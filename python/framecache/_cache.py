@@ -95,6 +95,7 @@ class Cache:
             path, namespace=namespace, compression=compression, max_value_bytes=max_value_bytes, **settings
         )
         self._url = url
+        self._hits = 0
         self._counts: dict[str, int] = {}
         self._logged: dict[str, float] = {}
 
@@ -113,8 +114,9 @@ class Cache:
                 columns that cannot be written; inside other values arrays of 4 KiB and bytes of 64 KiB and more.
             require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying or decompressing.
         """
+        store = self._store or self._opened()
         try:
-            found = self._opened().get(key, _now(), require_zero_copy=require_zero_copy)
+            found = store.get(key, _now(), views, require_zero_copy)
         except (FrameError, StoreError) as error:
             return self._miss("unreadable", default, key, error)
         except CopyRequired as error:
@@ -123,16 +125,21 @@ class Cache:
             return self._miss("undecodable", default, key, error)
         except DecodeError as error:
             return self._miss("undecodable", default, key, error)
+        if type(found) is bytes:
+            self._hits += 1
+            return found
         return self._value(key, found, default, views, require_zero_copy)
 
     def _value(
         self,
         key: str,
-        found: tuple[Frame, str, dict[str, Any]] | str,
+        found: bytes | tuple[Frame, str, dict[str, Any]] | str,
         default: Any,
         views: bool,
         require_zero_copy: bool,
     ) -> Any:
+        if isinstance(found, bytes):
+            return found
         if isinstance(found, str):
             damaged = StoreError("its bytes are not what was written") if found == "unreadable" else None
             return self._miss(found, default, key, damaged)
@@ -145,7 +152,7 @@ class Cache:
             return self._miss("undecodable", default, key, error)
         except (DecodeError, ImportError) as error:
             return self._miss("undecodable", default, key, error)
-        self._count("hit")
+        self._hits += 1
         return value
 
     def set(
@@ -261,7 +268,7 @@ class Cache:
         compression or type, a damaged payload, one that decompressed would be larger than `max_value_bytes`, a library
         that is not installed). ``dropped`` counts what `set` did not store.
         """
-        return dict(self._counts)
+        return {"hit": self._hits, **self._counts} if self._hits else dict(self._counts)
 
     def usage(self) -> dict[str, int]:
         """Return what the store uses: bytes of index and blobs, reserved ones, and those pinned by views of old blobs.

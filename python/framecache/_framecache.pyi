@@ -241,14 +241,17 @@ class Store:
         self, key: str, frame: Buffer, created: int, until: int | None = None
     ) -> Literal["written", "exists", "superseded", "dropped"]:
         """Stores a frame as it is under `key`; returns as `put`."""
-    def get(self, key: str, now: int, *, require_zero_copy: bool = False) -> tuple[Frame, str, dict[str, Any]] | str:
-        """The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
+    def get(
+        self, key: str, now: int, views: bool = False, require_zero_copy: bool = False
+    ) -> bytes | tuple[Frame, str, dict[str, Any]] | str:
+        """What `key` has: exact `bytes` as they are; of any other value the payload, its codec and what `put` got as
+        `python`, a dict that is shared and must not be changed; or the reason for a miss, a str.
 
-        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
-        a file must be opened.
+        With `views` and with `require_zero_copy`, bytes are given as a payload too. A compressed payload is
+        decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a file must be opened.
         """
     def get_many(self, keys: Sequence[str], now: int) -> list[tuple[Frame, str, dict[str, Any]] | str]:
-        """As `get` for several keys, read at one moment."""
+        """As `get` for several keys, read at one moment. Bytes are given as payloads."""
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:

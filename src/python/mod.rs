@@ -6,6 +6,7 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod described;
 mod error;
 mod frame;
 mod input;

@@ -1,20 +1,24 @@
 //! `framecache._framecache.Store`: the store under `Cache("file:…")`.
 
 use super::arrow::table_from;
+use super::described::{Described, Kinds};
 use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
 use super::metadata;
 use super::msgpack;
+use crate::buffer::FrameBuf;
 use crate::codec::ARROW;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::error::{Error, Result};
 use crate::frame::Header;
-use crate::store::{Durability, Hit, IndexMode, Lookup, Miss, New, Options, Store as Inner, Stored, Verify};
+use crate::store::{
+    AtHand, Durability, Hit, IndexMode, Inline, Lookup, Miss, New, Options, Store as Inner, Stored, Verify,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +27,7 @@ use std::time::Duration;
 pub(super) struct Store {
     /// Emptied only when dropped.
     inner: Option<Inner>,
+    kinds: Kinds,
 }
 
 impl Drop for Store {
@@ -90,7 +95,7 @@ impl Store {
             writer_timeout: timeout,
             namespace: namespace.to_owned(),
         };
-        py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?) })))
+        py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?), kinds: Kinds::default() })))
     }
 
     /// Stores `value` under `key`; returns `"written"`, `"exists"`, `"superseded"` or `"dropped"`.
@@ -146,26 +151,38 @@ impl Store {
         self.detached(py, |store| store.put_frame(key, &frame, new, created)).map(name_of)
     }
 
-    /// The payload of `key`'s entry, its codec and what `put` got as `python`; or the reason for a miss, a str.
+    /// What `key` has: exact `bytes` as they are; of any other value the payload, its codec and what `put` got as
+    /// `python`, a dict that is shared and must not be changed; or the reason for a miss, a str.
     ///
-    /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
-    /// a file must be opened.
-    #[pyo3(signature = (key, now, *, require_zero_copy=false))]
-    fn get<'py>(&self, py: Python<'py>, key: &str, now: u64, require_zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
-        let found = guard(|| {
-            Ok(match self.inner()?.get_at_hand(key, now)? {
-                Some(found) => found,
-                None => self.detached(py, |store| store.get(key, now))?,
-            })
-        })?;
-        self.shown(py, found, require_zero_copy)
+    /// With `views` and with `require_zero_copy`, bytes are given as a payload too. A compressed payload is decompressed,
+    /// or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a file must be opened.
+    #[pyo3(signature = (key, now, views=false, require_zero_copy=false))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        views: bool,
+        require_zero_copy: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let in_place = views || require_zero_copy;
+        guard(|| {
+            let found = match self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))? {
+                AtHand::Inline(Short::Bytes(bytes)) => return Ok(bytes?.into_any()),
+                AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+                AtHand::Found(found) => found,
+                AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
+            };
+            self.shown(py, found, require_zero_copy)
+        })
     }
 
-    /// As `get` for several keys, read at one moment: a list.
+    /// As `get` for several keys, read at one moment: a list. Bytes are given as payloads.
     fn get_many<'py>(&self, py: Python<'py>, keys: Vec<String>, now: u64) -> PyResult<Bound<'py, PyList>> {
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         let found = self.detached(py, |store| store.get_many(&keys, now))?;
-        let shown = found.into_iter().map(|found| self.shown(py, found, false)).collect::<PyResult<Vec<_>>>()?;
+        let shown =
+            found.into_iter().map(|found| guard(|| self.shown(py, found, false))).collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, shown)
     }
 
@@ -256,33 +273,53 @@ impl Store {
     }
 }
 
+/// What is made of a frame in the index, while its snapshot lives.
+enum Short<'py> {
+    /// The value.
+    Bytes(PyResult<Bound<'py, PyBytes>>),
+    /// A copy of the frame.
+    Frame(Result<Hit>),
+}
+
 impl Store {
+    fn inline<'py>(&self, py: Python<'py>, inline: Inline<'_>, in_place: bool) -> Short<'py> {
+        if !in_place
+            && inline.has_own_header()
+            && let Ok(Some((described, start))) = self.kinds.find(py, inline.frame)
+            && described.is_bytes
+        {
+            let payload = inline.frame.get(start..).unwrap_or_default();
+            return Short::Bytes(Ok(PyBytes::new(py, payload)));
+        }
+        Short::Frame(inline.to_hit())
+    }
+
     fn shown<'py>(&self, py: Python<'py>, found: Lookup, zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
         let hit = match found {
             Lookup::Hit(hit) => hit,
             Lookup::Miss(reason) => return Ok(reason_of(py, reason).clone().into_any()),
         };
-        let (payload, header) = guard(|| Ok(self.payload_of(py, &hit, zero_copy)?))?;
-        let python = match &header.python {
-            None => PyDict::new(py),
-            Some(python) => metadata::parse_object(py, &serde_json::to_string(python).unwrap_or_default())?,
+        let known = if hit.own_header { self.kinds.find(py, &hit.frame)? } else { None };
+        let (payload, described) = match known {
+            Some((described, start)) => (hit.frame.slice(start..)?, described),
+            None => self.read_header(py, &hit, zero_copy)?,
         };
-        let parts = [
-            Bound::new(py, Frame::from(payload))?.into_any(),
-            PyString::intern(py, &header.codec).into_any(),
-            python.into_any(),
-        ];
-        Ok(PyTuple::new(py, parts)?.into_any())
+        let payload = Bound::new(py, Frame::from(payload))?;
+        Ok((payload, described.codec, described.python).into_pyobject(py)?.into_any())
     }
 
-    fn payload_of(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> Result<(crate::buffer::FrameBuf, Header)> {
+    fn read_header(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> PyResult<(FrameBuf, Described)> {
         let (header, start) = hit.header()?;
         let inner = self.inner()?;
         let payload = match header.compression {
             None => hit.frame.slice(start..)?,
             Some(_) => py.detach(|| inner.payload(&hit.frame, &header, start, !zero_copy))?,
         };
-        Ok((payload, header))
+        let described = Described::of(py, &header)?;
+        if hit.own_header {
+            self.kinds.remember(py, &hit.frame, &header, &described)?;
+        }
+        Ok((payload, described))
     }
 }
 

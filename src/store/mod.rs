@@ -26,19 +26,23 @@ mod lmdb;
 mod marks;
 mod options;
 mod process;
+mod read;
 mod row;
 mod stamp;
 #[expect(clippy::module_inception, reason = "the store, of the module that has its parts")]
 mod store;
 mod upkeep;
+mod write;
 mod writer_lock;
 
 pub use blobs::MAPPED_ABOVE;
 pub use directory::Directory;
 pub use options::{Options, Verify};
+pub use read::{AtHand, Hit, Inline, Lookup, Miss};
 pub use stamp::{Durability, IndexMode};
-pub use store::{Hit, Lookup, Miss, New, Stats, Store, Stored};
-pub use upkeep::Verified;
+pub use store::Store;
+pub use upkeep::{Stats, Verified};
+pub use write::{New, Stored};
 
 /// Frames of up to this many bytes live in the index, larger ones in files.
 pub const INLINE_UP_TO: usize = 8 * 1024;

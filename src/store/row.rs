@@ -44,7 +44,13 @@ pub(super) struct Entry {
     /// XXH3-64 of the first `checked` bytes of the blob.
     pub(super) checksum: u64,
     pub(super) checked: u64,
+    /// Whether this module wrote the frame's header; else it was given one that may be anything.
+    pub(super) own_header: bool,
 }
+
+/// Bits of a row's tenth byte.
+const IN_BLOB: u8 = 1;
+const OWN_HEADER: u8 = 2;
 
 /// An entry's row, taken apart.
 #[derive(Clone, Copy, Debug)]
@@ -79,9 +85,10 @@ impl<'r> Row<'r> {
             size: number(40),
             fence: number(48),
             namespace_stamp: number(56),
-            blob: (bytes[9] == 1).then(|| bytes[64..].first_chunk().copied()).flatten(),
+            blob: (bytes[9] & IN_BLOB != 0).then(|| bytes[64..].first_chunk().copied()).flatten(),
             checksum: number(80),
             checked: number(88),
+            own_header: bytes[9] & OWN_HEADER != 0,
         };
         Some(Self { entry, tags, namespace, key, inline })
     }
@@ -114,7 +121,7 @@ impl NewRow<'_> {
         let entry = &self.entry;
         room[..FIXED].fill(0);
         room[8] = VERSION;
-        room[9] = u8::from(entry.blob.is_some());
+        room[9] = if entry.blob.is_some() { IN_BLOB } else { 0 } | if entry.own_header { OWN_HEADER } else { 0 };
         room[10..12].copy_from_slice(&(self.tags.len() as u16).to_le_bytes());
         room[12..14].copy_from_slice(&(self.namespace.len() as u16).to_le_bytes());
         let numbers = [
@@ -301,6 +308,7 @@ mod tests {
             blob,
             checksum: 8,
             checked: 9,
+            own_header: blob.is_none(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::change::Change;
 use super::index::{Index, Opened, Stop};
 use super::process::Owner;
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
-use super::store::{Stats, Store};
+use super::store::Store;
 use crate::error::{Error, Result};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -18,6 +18,31 @@ const SWEEP_STEP: Duration = Duration::from_millis(1);
 const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 /// Rows that one snapshot looks at.
 const ROWS_AT_ONCE: usize = 1000;
+
+/// Sizes and counts of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of the pages of the index.
+    pub index_bytes: u64,
+    /// Bytes of the blobs that entries link.
+    pub blob_bytes: u64,
+    /// Bytes that writers have reserved for blobs.
+    pub reserved_bytes: u64,
+    /// Bytes of blobs that no entry links and that this process still views.
+    pub pinned_bytes: u64,
+    /// How many blobs are linked.
+    pub blobs: u64,
+    /// The bound on the first three together.
+    pub max_bytes: u64,
+    /// Writes of this handle that were dropped.
+    pub dropped: u64,
+    /// Entries that writes of this handle evicted.
+    pub evicted: u64,
+    /// Entries that writes of this handle found expired.
+    pub expired: u64,
+    /// Entries that this handle found damaged.
+    pub damaged: u64,
+}
 
 /// What [`Store::verify`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

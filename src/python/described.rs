@@ -1,0 +1,94 @@
+//! What a header says of a value, as Python objects, remembered from entry to entry.
+//!
+//! Headers of one kind of value differ only from the key on, and what follows it stands in the index too. So the part
+//! before it is compared with those of the last few kinds, and no JSON is read. Only for headers that the store wrote.
+
+use super::metadata;
+use crate::error::Result;
+use crate::frame::{Header, locate_header};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use std::sync::{Mutex, PoisonError};
+
+/// How many kinds are remembered.
+const KINDS: usize = 8;
+/// The longest part of a header that is remembered, in bytes.
+const LONGEST: usize = 512;
+/// What follows the part that entries of one kind have in common.
+const KEY: &[u8] = b"\"key\": ";
+
+/// The codec of an entry, and what the Python client keeps in its header. The dict is shared: nobody changes it.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) codec: Py<PyString>,
+    pub(super) python: Py<PyDict>,
+    /// Whether the value is exact `bytes`.
+    pub(super) is_bytes: bool,
+}
+
+impl Described {
+    pub(super) fn of(py: Python<'_>, header: &Header) -> PyResult<Self> {
+        let python = match &header.python {
+            None => PyDict::new(py),
+            Some(python) => metadata::parse_object(py, &serde_json::to_string(python).unwrap_or_default())?,
+        };
+        let kind = header.python.as_ref().and_then(|python| python.get("type")?.as_str());
+        let is_bytes = header.codec == crate::codec::RAW && kind == Some("bytes") && header.compression.is_none();
+        Ok(Self { codec: PyString::intern(py, &header.codec).unbind(), python: python.unbind(), is_bytes })
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { codec: self.codec.clone_ref(py), python: self.python.clone_ref(py), is_bytes: self.is_bytes }
+    }
+}
+
+/// The last few kinds of values.
+#[derive(Default)]
+pub(super) struct Kinds(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    kinds: [Option<(Box<[u8]>, Described)>; KINDS],
+    next: usize,
+}
+
+impl Kinds {
+    /// What the header of `frame` says, if its kind is known, and where the payload starts.
+    pub(super) fn find(&self, py: Python<'_>, frame: &[u8]) -> Result<Option<(Described, usize)>> {
+        let header = locate_header(frame)?;
+        let json = &frame[header.clone()];
+        // Held with the GIL, for no longer than a comparison.
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known
+            .kinds
+            .iter()
+            .flatten()
+            .find(|(head, _)| json.strip_prefix(&**head).is_some_and(|rest| rest.starts_with(KEY)));
+        Ok(found.map(|(_, described)| (described.clone_ref(py), header.end)))
+    }
+
+    /// Remembers what `header`, which the store wrote into `frame`, was found to say.
+    pub(super) fn remember(&self, py: Python<'_>, frame: &[u8], header: &Header, described: &Described) -> Result<()> {
+        if header.compression.is_some() {
+            return Ok(());
+        }
+        let common = Header { key: None, length: None, size: None, created: None, until: None, ..header.clone() };
+        let mut head = common.to_json();
+        head.truncate(head.len().saturating_sub(b"}}".len()));
+        if header.python.is_some() {
+            head.extend_from_slice(b", ");
+        }
+        let follows = frame[locate_header(frame)?].strip_prefix(&*head).is_some_and(|rest| rest.starts_with(KEY));
+        if !follows || head.len() > LONGEST {
+            return Ok(());
+        }
+        let kind = (head.into_boxed_slice(), described.clone_ref(py));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = known.next;
+        let replaced = known.kinds[next].replace(kind);
+        known.next = (next + 1) % KINDS;
+        drop(known);
+        drop(replaced);
+        Ok(())
+    }
+}

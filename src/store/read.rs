@@ -1,0 +1,286 @@
+//! Reading: the index first, then the blob that it names.
+
+use super::blobs::Found;
+use super::index::Opened;
+use super::lmdb::{Fault, Reading, View};
+use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of};
+use super::store::Store;
+use crate::buffer::{FrameBuf, Origin};
+use crate::error::{Error, Result};
+use crate::frame::{self, Header};
+
+/// How often a reader looks again at an entry whose blob went away between index and file.
+const LOOKS: usize = 16;
+
+/// What [`Store::get`] found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The entry.
+    Hit(Hit),
+    /// No entry to serve.
+    Miss(Miss),
+}
+
+/// An entry.
+#[derive(Debug)]
+pub struct Hit {
+    /// All of it: header and payload.
+    pub frame: FrameBuf,
+    /// When it was written, in milliseconds since 1970-01-01 UTC.
+    pub created: u64,
+    /// Until when this store serves it, in the same unit.
+    pub deadline: Option<u64>,
+    /// A random number of this write: two entries with the same number are the same entry.
+    pub fence: u64,
+    /// Whether [`Store::put`] wrote the header, so that its fields stand in the order of [`Header::to_json`].
+    pub own_header: bool,
+}
+
+/// Why there is no entry to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// None under the key's name.
+    Absent,
+    /// Its deadline has passed.
+    Expired,
+    /// The name is that of an entry of another key.
+    OtherKey,
+    /// A tag of it, or its namespace, was invalidated since it was written.
+    Invalidated,
+    /// Row or blob are not what was written; the entry is removed.
+    Damaged,
+}
+
+impl Store {
+    /// Looks `key` up; `now` is in milliseconds since 1970-01-01 UTC. Counts as a read of the entry.
+    ///
+    /// Frames of up to [`INLINE_UP_TO`] bytes are copied out of the index, others are read or mapped; they are
+    /// [trusted](Origin::Trusted), as the directory is closed to others.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Argument`] for a key that is too long, [`Error::Memory`].
+    pub fn get(&self, key: &str, now: u64) -> Result<Lookup> {
+        let (index, name) = (self.index()?, self.name_of(key)?);
+        for _ in 0..LOOKS {
+            let seen = self.look(&index.read()?, index, &name, key, now, |inline| inline.to_hit())?;
+            let (entry, id) = match seen {
+                Seen::Inline(hit) => return Ok(Lookup::Hit(hit?)),
+                Seen::Miss(Miss::Damaged) => return self.damaged(index, &name, None),
+                Seen::Miss(miss) => return Ok(Lookup::Miss(miss)),
+                Seen::Blob(entry, id) => (entry, id),
+            };
+            match index.blobs.open(&id, &entry)? {
+                Found::Frame(frame) => return Ok(Lookup::Hit(Hit::new(frame, &entry))),
+                Found::Damaged => return self.damaged(index, &name, Some(&entry)),
+                Found::Gone => {}
+            }
+        }
+        // Its blob is gone for good.
+        let entry = index.read()?.get(&RowKey::entry(&name)).ok().flatten().and_then(Row::parse).map(|row| row.entry);
+        self.damaged(index, &name, entry.as_ref())
+    }
+
+    /// As [`Self::get`], if that needs no file and no lock that is held for long. A frame that stands in the index is
+    /// given to `inline`, which is not to take long: pages that it sees cannot be used again meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
+        let Some(index) = self.opened.get() else { return Ok(AtHand::Elsewhere) };
+        let name = self.name_of(key)?;
+        Ok(match self.look(&index.read()?, index, &name, key, now, inline)? {
+            Seen::Inline(made) => AtHand::Inline(made),
+            Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
+            Seen::Miss(miss) => AtHand::Found(Lookup::Miss(miss)),
+            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
+                Some(frame) => AtHand::Found(Lookup::Hit(Hit::new(frame, &entry))),
+                None => AtHand::Elsewhere,
+            },
+        })
+    }
+
+    /// Looks several keys up, in one snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn get_many(&self, keys: &[&str], now: u64) -> Result<Vec<Lookup>> {
+        let index = self.index()?;
+        let names = keys.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        let seen = {
+            let reading = index.read()?;
+            let looks = keys
+                .iter()
+                .zip(&names)
+                .map(|(key, name)| self.look(&reading, index, name, key, now, |inline| inline.to_hit()));
+            looks.collect::<Result<Vec<_>>>()?
+        };
+        let found = seen.into_iter().zip(keys).map(|(seen, key)| match seen {
+            Seen::Inline(hit) => hit.map(Lookup::Hit),
+            Seen::Miss(miss) if miss != Miss::Damaged => Ok(Lookup::Miss(miss)),
+            // Files are opened, and damage is dealt with, one at a time.
+            Seen::Blob(..) | Seen::Miss(_) => self.get(key, now),
+        });
+        found.collect()
+    }
+
+    fn look<T>(
+        &self,
+        reading: &Reading<'_>,
+        index: &Opened,
+        name: &[u8; 32],
+        key: &str,
+        now: u64,
+        inline: impl FnOnce(Inline<'_>) -> T,
+    ) -> Result<Seen<T>> {
+        let failed = |fault| index.fault("read", fault);
+        let Some(bytes) = reading.get(&RowKey::entry(name)).map_err(failed)? else {
+            return Ok(Seen::Miss(Miss::Absent));
+        };
+        let Some(row) = Row::parse(bytes) else {
+            return Ok(Seen::Miss(Miss::Damaged));
+        };
+        if let Some(miss) = self.reason_against(&row, reading, key, now).map_err(failed)? {
+            return Ok(Seen::Miss(miss));
+        }
+        index.marks.touch(name);
+        Ok(match row.entry.blob {
+            Some(id) => Seen::Blob(row.entry, id),
+            None => Seen::Inline(inline(Inline { frame: row.inline, entry: &row.entry })),
+        })
+    }
+
+    /// Why an entry cannot be served, if so.
+    pub(super) fn reason_against(
+        &self,
+        row: &Row<'_>,
+        view: &View<'_>,
+        key: &str,
+        now: u64,
+    ) -> Result<Option<Miss>, Fault> {
+        if row.key != key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
+            return Ok(Some(Miss::OtherKey));
+        }
+        if row.entry.deadline < now || row.entry.until < now {
+            return Ok(Some(Miss::Expired));
+        }
+        if self.namespace_stamp(view)? != row.entry.namespace_stamp {
+            return Ok(Some(Miss::Invalidated));
+        }
+        for tag in row.tags() {
+            // A tag whose stamp is lost counts as invalidated.
+            if view.get(&RowKey::tag(&tag.tag))?.and_then(number_of) != Some(tag.stamp) {
+                return Ok(Some(Miss::Invalidated));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Zero until the namespace is first cleared.
+    pub(super) fn namespace_stamp(&self, view: &View<'_>) -> Result<u64, Fault> {
+        Ok(view.get(&RowKey::namespace(self.namespace.hash()))?.and_then(number_of).unwrap_or(0))
+    }
+
+    /// Removes a damaged entry, if it is still the one that was read: `seen`, or one whose row is damaged.
+    fn damaged(&self, index: &Opened, name: &[u8; 32], seen: Option<&Entry>) -> Result<Lookup> {
+        self.counts.damaged.add(1);
+        if !index.is_read_only() {
+            index.change(&self.options, |change| {
+                match (change.entry(name)?, seen) {
+                    (Some(entry), Some(seen)) if entry.fence == seen.fence => change.remove(name, &entry)?,
+                    (None, None) => drop(change.txn.delete(&RowKey::entry(name))?),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(Lookup::Miss(Miss::Damaged))
+    }
+
+    /// Whether [`Self::get`] would find an entry. Does not count as a read, and opens no file.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn contains(&self, key: &str, now: u64) -> Result<bool> {
+        let (index, name) = (self.index()?, self.name_of(key)?);
+        let reading = index.read()?;
+        let failed = |fault| index.fault("read", fault);
+        let row = reading.get(&RowKey::entry(&name)).map_err(failed)?.and_then(Row::parse);
+        match row {
+            Some(row) => Ok(self.reason_against(&row, &reading, key, now).map_err(failed)?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// The payload of a [`Hit`]: the frame's own bytes, or those that it holds compressed, which is a copy.
+    ///
+    /// # Errors
+    /// Those of [`frame::unpack`].
+    pub fn payload(&self, frame: &FrameBuf, header: &Header, start: usize, may_copy: bool) -> Result<FrameBuf> {
+        frame::unpack(frame, header, start, self.options.max_value, may_copy)
+    }
+}
+
+/// A frame that stands in the index.
+#[derive(Clone, Copy, Debug)]
+pub struct Inline<'r> {
+    /// All of it.
+    pub frame: &'r [u8],
+    entry: &'r Entry,
+}
+
+impl Inline<'_> {
+    /// Whether [`Store::put`] wrote the header, so that its fields stand in the order of [`Header::to_json`].
+    pub fn has_own_header(&self) -> bool {
+        self.entry.own_header
+    }
+
+    /// A copy of it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub fn to_hit(self) -> Result<Hit> {
+        Ok(Hit::new(FrameBuf::copy_of(self.frame, Origin::Trusted)?, self.entry))
+    }
+}
+
+/// What [`Store::get_at_hand`] found.
+#[derive(Debug)]
+pub enum AtHand<T> {
+    /// What was made of a frame in the index.
+    Inline(T),
+    /// A mapped blob, or a miss.
+    Found(Lookup),
+    /// [`Store::get`] has to look.
+    Elsewhere,
+}
+
+enum Seen<T> {
+    Inline(T),
+    Blob(Entry, BlobId),
+    Miss(Miss),
+}
+
+impl Hit {
+    /// The frame's header, and where its payload starts.
+    ///
+    /// # Errors
+    /// [`Error::Frame`] for what is not a whole frame, or does not state its payload's length.
+    pub fn header(&self) -> Result<(Header, usize)> {
+        let json = frame::locate_header(&self.frame)?;
+        let header = Header::parse(&self.frame[json.clone()])?;
+        let length = (self.frame.len() - json.end) as u64;
+        if header.length != Some(length) {
+            let expected: crate::error::Text = match header.length {
+                Some(stated) => format!("the {stated} bytes of payload that the header states").into(),
+                None => "a header that states the payload's length".into(),
+            };
+            return Err(Error::frame(json.end, expected, format!("{length} bytes")));
+        }
+        Ok((header, json.end))
+    }
+
+    fn new(frame: FrameBuf, entry: &Entry) -> Self {
+        let deadline = (entry.deadline != NEVER).then_some(entry.deadline);
+        Self { frame, created: entry.created, deadline, fence: entry.fence, own_header: entry.own_header }
+    }
+}
