@@ -125,7 +125,7 @@ class Cache:
             return self._miss("undecodable", default, key, error)
         except DecodeError as error:
             return self._miss("undecodable", default, key, error)
-        if type(found) is bytes:
+        if isinstance(found, bytes | memoryview):
             self._hits += 1
             return found
         return self._value(key, found, default, views, require_zero_copy)
@@ -133,13 +133,11 @@ class Cache:
     def _value(
         self,
         key: str,
-        found: bytes | tuple[Frame, str, dict[str, Any]] | str,
+        found: tuple[Frame, str, dict[str, Any]] | str,
         default: Any,
         views: bool,
         require_zero_copy: bool,
     ) -> Any:
-        if isinstance(found, bytes):
-            return found
         if isinstance(found, str):
             damaged = StoreError("its bytes are not what was written") if found == "unreadable" else None
             return self._miss(found, default, key, damaged)
@@ -183,33 +181,42 @@ class Cache:
             StoreError: the file cannot be written, as when the disk is full (an `OSError`).
             ValueTooLarge: a payload of more than `max_value_bytes` (a `ValueError`).
         """
+        return self._put({key: value}, ttl, tags, if_absent) == 1
+
+    def _put(
+        self, values: Mapping[str, object], ttl: float | timedelta | None, tags: Iterable[str], if_absent: bool
+    ) -> int:
         store = self._opened()
         created = _now()
         until = None if ttl is None else created + _milliseconds(ttl)
-        codec, source, described = _encode(value)
-        stored = store.put(
-            key, codec, source, described, created, until, tags=_texts("tags", tags), if_absent=if_absent
-        )
-        if stored == "dropped":
-            self._count("dropped")
-        return stored == "written"
+        encoded = [(key, *_encode(value)) for key, value in values.items()]
+        stored = store.put_many(encoded, created, until, tags=_texts("tags", tags), if_absent=if_absent)
+        if dropped := stored.count("dropped"):
+            self._count("dropped", dropped)
+        return stored.count("written")
 
     def get_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
         """Return the values that are stored under `keys`, read at one moment. Keys without one are left out."""
         keys = _texts("keys", keys)
-        values = {}
-        for key, found in zip(keys, self._opened().get_many(keys, _now()), strict=True):
+        values: dict[str, Any]
+        values, rest = self._opened().get_many(keys, _now(), views)
+        self._hits += len(values)
+        if not rest:
+            return values
+        for key, found in rest.items():
             value = self._value(key, found, MISSING, views, require_zero_copy=False)
             if value is not MISSING:
                 values[key] = value
-        return values
+        return {key: values[key] for key in keys if key in values}
 
     def set_many(
         self, values: Mapping[str, object], *, ttl: float | timedelta | None = None, tags: Iterable[str] = ()
     ) -> int:
-        """Store each value under its key, as `set` does; return how many were stored."""
-        tags = _texts("tags", tags)
-        return sum(self.set(key, value, ttl=ttl, tags=tags) for key, value in values.items())
+        """Store each value under its key, as `set` does but all at once; return how many were stored.
+
+        An error of one value is raised before anything is stored.
+        """
+        return self._put(values, ttl, tags, if_absent=False)
 
     def touch(self, key: str, ttl: float | timedelta | None = None) -> bool:
         """Let what is stored under `key` be served for `ttl` from now on; return whether there was something.
@@ -311,8 +318,8 @@ class Cache:
             raise InvalidArgument(f"Cache({self._url!r}): expected an open cache, got a closed one")
         return self._store
 
-    def _count(self, what: str) -> None:
-        self._counts[what] = self._counts.get(what, 0) + 1
+    def _count(self, what: str, times: int = 1) -> None:
+        self._counts[what] = self._counts.get(what, 0) + times
 
     def _miss(self, reason: str, default: Any, key: str = "", error: Exception | None = None) -> Any:
         self._count(reason)

@@ -218,12 +218,9 @@ class Store:
         writer_timeout: float | None = None,
     ) -> Store:
         """Opens the directory at `path`, creating it with mode 0700. `framecache.Cache` says what each argument is."""
-    def put(
+    def put_many(
         self,
-        key: str,
-        codec: str,
-        value: Any,
-        python: dict[str, Any],
+        values: Sequence[tuple[str, str, Any, dict[str, Any]]],
         created: int,
         until: int | None = None,
         *,
@@ -231,11 +228,11 @@ class Store:
         tags: Sequence[str] = ...,
         if_absent: bool = False,
         lease: int | None = None,
-    ) -> Literal["written", "exists", "superseded", "dropped"]:
-        """Stores `value` under `key`.
+    ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
+        """Stores values, each given as key, codec, value and what `get` is to return as `python`, in one transaction.
 
         `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`,
-        and `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
+        and `"msgpack"` for any other. Times are in milliseconds since 1970.
         """
     def put_frame(
         self, key: str, frame: Buffer, created: int, until: int | None = None
@@ -243,15 +240,20 @@ class Store:
         """Stores a frame as it is under `key`; returns as `put`."""
     def get(
         self, key: str, now: int, views: bool = False, require_zero_copy: bool = False
-    ) -> bytes | tuple[Frame, str, dict[str, Any]] | str:
-        """What `key` has: exact `bytes` as they are; of any other value the payload, its codec and what `put` got as
-        `python`, a dict that is shared and must not be changed; or the reason for a miss, a str.
+    ) -> bytes | memoryview | tuple[Frame, str, dict[str, Any]] | str:
+        """What `key` has: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are; of any other
+        value the payload, its codec and what `put_many` got as `python`, a dict that is shared and must not be changed;
+        or the reason for a miss, a str.
 
-        With `views` and with `require_zero_copy`, bytes are given as a payload too. A compressed payload is
-        decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a file must be opened.
+        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
+        a file must be opened.
         """
-    def get_many(self, keys: Sequence[str], now: int) -> list[tuple[Frame, str, dict[str, Any]] | str]:
-        """As `get` for several keys, read at one moment. Bytes are given as payloads."""
+    def get_many(
+        self, keys: Sequence[str], now: int, views: bool = False
+    ) -> tuple[dict[str, bytes | memoryview], dict[str, tuple[Frame, str, dict[str, Any]] | str]]:
+        """As `get` for several keys, read at one moment: the values that need no decoding, and what was found of all
+        others, by key.
+        """
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:

@@ -64,6 +64,34 @@ impl Payload for [u8] {
     }
 }
 
+impl Payload for AlignedBuf {
+    fn length(&self) -> usize {
+        self.as_slice().length()
+    }
+
+    fn write_to(&self, out: &mut dyn io::Write) -> Result<()> {
+        self.as_slice().write_to(out)
+    }
+
+    fn as_bytes(&self) -> Option<&[u8]> {
+        Some(self.as_slice())
+    }
+}
+
+impl Payload for FrameBuf {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn write_to(&self, out: &mut dyn io::Write) -> Result<()> {
+        (**self).write_to(out)
+    }
+
+    fn as_bytes(&self) -> Option<&[u8]> {
+        Some(self)
+    }
+}
+
 /// Whether `bytes` begin like a frame of any version.
 pub fn is_frame(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)

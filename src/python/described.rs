@@ -4,10 +4,12 @@
 //! before it is compared with those of the last few kinds, and no JSON is read. Only for headers that the store wrote.
 
 use super::metadata;
+use crate::codec::RAW;
 use crate::error::Result;
 use crate::frame::{Header, locate_header};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use serde_json::Value;
 use std::sync::{Mutex, PoisonError};
 
 /// How many kinds are remembered.
@@ -22,8 +24,20 @@ const KEY: &[u8] = b"\"key\": ";
 pub(super) struct Described {
     pub(super) codec: Py<PyString>,
     pub(super) python: Py<PyDict>,
-    /// Whether the value is exact `bytes`.
-    pub(super) is_bytes: bool,
+    pub(super) kind: Kind,
+}
+
+/// Which values need no decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Exact `bytes`.
+    Bytes,
+    /// A `bytearray`.
+    Bytearray,
+    /// A one-dimensional memoryview of bytes.
+    View,
+    /// Anything else.
+    Other,
 }
 
 impl Described {
@@ -32,13 +46,22 @@ impl Described {
             None => PyDict::new(py),
             Some(python) => metadata::parse_object(py, &serde_json::to_string(python).unwrap_or_default())?,
         };
-        let kind = header.python.as_ref().and_then(|python| python.get("type")?.as_str());
-        let is_bytes = header.codec == crate::codec::RAW && kind == Some("bytes") && header.compression.is_none();
-        Ok(Self { codec: PyString::intern(py, &header.codec).unbind(), python: python.unbind(), is_bytes })
+        let kind = match &header.python {
+            Some(python) if header.codec == RAW && python.len() == 1 => {
+                match python.get("type").and_then(Value::as_str) {
+                    Some("bytes") => Kind::Bytes,
+                    Some("bytearray") => Kind::Bytearray,
+                    Some("memoryview") => Kind::View,
+                    _ => Kind::Other,
+                }
+            }
+            _ => Kind::Other,
+        };
+        Ok(Self { codec: PyString::intern(py, &header.codec).unbind(), python: python.unbind(), kind })
     }
 
     fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self { codec: self.codec.clone_ref(py), python: self.python.clone_ref(py), is_bytes: self.is_bytes }
+        Self { codec: self.codec.clone_ref(py), python: self.python.clone_ref(py), kind: self.kind }
     }
 }
 

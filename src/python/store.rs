@@ -1,24 +1,24 @@
 //! `framecache._framecache.Store`: the store under `Cache("file:…")`.
 
 use super::arrow::table_from;
-use super::described::{Described, Kinds};
+use super::described::{Described, Kind, Kinds};
 use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
 use super::metadata;
 use super::msgpack;
-use crate::buffer::FrameBuf;
+use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::error::{Error, Result};
-use crate::frame::Header;
+use crate::frame::{Header, Payload};
 use crate::store::{
     AtHand, Durability, Hit, IndexMode, Inline, Lookup, Miss, New, Options, Store as Inner, Stored, Verify,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,42 +98,39 @@ impl Store {
         py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?), kinds: Kinds::default() })))
     }
 
-    /// Stores `value` under `key`; returns `"written"`, `"exists"`, `"superseded"` or `"dropped"`.
+    /// Stores values, each given as key, codec, value and what `get` is to return as `python`, all in one transaction;
+    /// returns for each `"written"`, `"exists"`, `"superseded"` or `"dropped"`.
     ///
     /// `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`, and
-    /// `"msgpack"` for any other. `python` is kept in the header for `get`. Times are in milliseconds since 1970.
-    #[pyo3(signature = (key, codec, value, python, created, until=None, *, deadline=None, tags=Vec::new(),
-        if_absent=false, lease=None))]
-    #[expect(clippy::too_many_arguments, reason = "one call per entry, each argument a field of it")]
-    fn put(
+    /// `"msgpack"` for any other. Times are in milliseconds since 1970.
+    #[pyo3(signature = (values, created, until=None, *, deadline=None, tags=Vec::new(), if_absent=false, lease=None))]
+    #[expect(clippy::too_many_arguments, reason = "one call per write, each argument a field of its entries")]
+    fn put_many<'py>(
         &self,
-        py: Python<'_>,
-        key: &str,
-        codec: &str,
-        value: &Bound<'_, PyAny>,
-        python: &Bound<'_, PyDict>,
+        py: Python<'py>,
+        values: Vec<(String, String, Bound<'py, PyAny>, Bound<'py, PyDict>)>,
         created: u64,
         until: Option<u64>,
         deadline: Option<u64>,
         tags: Vec<String>,
         if_absent: bool,
         lease: Option<u64>,
-    ) -> PyResult<&'static str> {
-        let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
-        let header = Header { python, created: Some(created), until, ..Header::new(codec) };
+    ) -> PyResult<Vec<&'static str>> {
         let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-        let new = New { header, deadline, tags: &tags, if_absent, lease, ..New::default() };
-        let stored = if codec == ARROW {
-            let source = table_from(value)?;
-            self.detached(py, |store| store.put(key, new, &source.into_table()?.into_payload()?, created))
-        } else if codec == MSGPACK {
-            let payload = msgpack::payload(value)?;
-            self.detached(py, |store| store.put(key, new, payload.as_slice(), created))
-        } else {
-            let frame = Input::from(value)?.to_frame()?;
-            self.detached(py, |store| store.put(key, new, &*frame, created))
-        };
-        Ok(name_of(stored?))
+        let mut sources = Vec::with_capacity(values.len());
+        for (key, codec, value, python) in &values {
+            let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
+            let header = Header { python, created: Some(created), until, ..Header::new(codec) };
+            let new = New { header, deadline, tags: &tags, if_absent, lease, ..New::default() };
+            sources.push((key.as_str(), new, Source::of(codec, value)?));
+        }
+        let stored = self.detached(py, |store| {
+            let ready = sources.into_iter().map(|(key, new, source)| Ok((key, new, source.into_payload()?)));
+            let ready = ready.collect::<Result<Vec<_>>>()?;
+            let mut news: Vec<_> = ready.iter().map(|(key, new, payload)| (*key, new.clone(), &**payload)).collect();
+            store.put_many(&mut news, created)
+        })?;
+        Ok(stored.into_iter().map(name_of).collect())
     }
 
     /// Stores a frame as it is, bytes-like, under `key`; returns as `put`.
@@ -151,11 +148,12 @@ impl Store {
         self.detached(py, |store| store.put_frame(key, &frame, new, created)).map(name_of)
     }
 
-    /// What `key` has: exact `bytes` as they are; of any other value the payload, its codec and what `put` got as
-    /// `python`, a dict that is shared and must not be changed; or the reason for a miss, a str.
+    /// What `key` has: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are; of any other value the
+    /// payload, its codec and what `put` got as `python`, a dict that is shared and must not be changed; or the reason for
+    /// a miss, a str.
     ///
-    /// With `views` and with `require_zero_copy`, bytes are given as a payload too. A compressed payload is decompressed,
-    /// or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a file must be opened.
+    /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a
+    /// file must be opened.
     #[pyo3(signature = (key, now, views=false, require_zero_copy=false))]
     fn get<'py>(
         &self,
@@ -165,25 +163,37 @@ impl Store {
         views: bool,
         require_zero_copy: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let in_place = views || require_zero_copy;
         guard(|| {
-            let found = match self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))? {
-                AtHand::Inline(Short::Bytes(bytes)) => return Ok(bytes?.into_any()),
-                AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
-                AtHand::Found(found) => found,
-                AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
-            };
-            self.shown(py, found, require_zero_copy)
+            let in_place = views || require_zero_copy;
+            let found = self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))?;
+            match self.at_hand(py, key, now, found, views, require_zero_copy)? {
+                Shown::Value(shown) | Shown::Other(shown) => Ok(shown),
+            }
         })
     }
 
-    /// As `get` for several keys, read at one moment: a list. Bytes are given as payloads.
-    fn get_many<'py>(&self, py: Python<'py>, keys: Vec<String>, now: u64) -> PyResult<Bound<'py, PyList>> {
-        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        let found = self.detached(py, |store| store.get_many(&keys, now))?;
-        let shown =
-            found.into_iter().map(|found| guard(|| self.shown(py, found, false))).collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, shown)
+    /// As `get` for several keys, read at one moment: a dict of the values that need no decoding, and what was found of
+    /// all others, by key.
+    #[pyo3(signature = (keys, now, views=false))]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        keys: Vec<Bound<'py, PyString>>,
+        now: u64,
+        views: bool,
+    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+        let (values, rest) = (PyDict::new(py), PyDict::new(py));
+        let texts = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
+        let found =
+            guard(|| Ok(self.inner()?.get_many_at_hand(&texts, now, |_, inline| self.inline(py, inline, views))?))?;
+        for ((key, text), found) in keys.iter().zip(&texts).zip(found) {
+            let shown = guard(|| self.at_hand(py, text, now, found, views, false))?;
+            match shown {
+                Shown::Value(value) => values.set_item(key, value)?,
+                Shown::Other(other) => rest.set_item(key, other)?,
+            }
+        }
+        Ok((values, rest))
     }
 
     /// Whether `get` would find an entry.
@@ -276,9 +286,17 @@ impl Store {
 /// What is made of a frame in the index, while its snapshot lives.
 enum Short<'py> {
     /// The value.
-    Bytes(PyResult<Bound<'py, PyBytes>>),
+    Bytes(Bound<'py, PyBytes>),
     /// A copy of the frame.
     Frame(Result<Hit>),
+}
+
+/// What Python gets.
+enum Shown<'py> {
+    /// The value that was stored.
+    Value(Bound<'py, PyAny>),
+    /// What it has to be decoded from, or why there is none.
+    Other(Bound<'py, PyAny>),
 }
 
 impl Store {
@@ -286,26 +304,48 @@ impl Store {
         if !in_place
             && inline.has_own_header()
             && let Ok(Some((described, start))) = self.kinds.find(py, inline.frame)
-            && described.is_bytes
+            && described.kind == Kind::Bytes
         {
-            let payload = inline.frame.get(start..).unwrap_or_default();
-            return Short::Bytes(Ok(PyBytes::new(py, payload)));
+            return Short::Bytes(PyBytes::new(py, inline.frame.get(start..).unwrap_or_default()));
         }
         Short::Frame(inline.to_hit())
     }
 
-    fn shown<'py>(&self, py: Python<'py>, found: Lookup, zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {
+    fn at_hand<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        found: AtHand<Short<'py>>,
+        views: bool,
+        zero_copy: bool,
+    ) -> PyResult<Shown<'py>> {
+        let found = match found {
+            AtHand::Inline(Short::Bytes(bytes)) => return Ok(Shown::Value(bytes.into_any())),
+            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+            AtHand::Found(found) => found,
+            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
+        };
         let hit = match found {
             Lookup::Hit(hit) => hit,
-            Lookup::Miss(reason) => return Ok(reason_of(py, reason).clone().into_any()),
+            Lookup::Miss(reason) => return Ok(Shown::Other(reason_of(py, reason).clone().into_any())),
         };
         let known = if hit.own_header { self.kinds.find(py, &hit.frame)? } else { None };
         let (payload, described) = match known {
             Some((described, start)) => (hit.frame.slice(start..)?, described),
             None => self.read_header(py, &hit, zero_copy)?,
         };
-        let payload = Bound::new(py, Frame::from(payload))?;
-        Ok((payload, described.codec, described.python).into_pyobject(py)?.into_any())
+        Ok(match described.kind {
+            Kind::Bytes if !views && !zero_copy => Shown::Value(PyBytes::new(py, &payload).into_any()),
+            Kind::View => Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any()),
+            Kind::Bytes | Kind::Bytearray if views => {
+                Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any())
+            }
+            _ => {
+                let payload = Bound::new(py, Frame::from(payload))?;
+                Shown::Other((payload, described.codec, described.python).into_pyobject(py)?.into_any())
+            }
+        })
     }
 
     fn read_header(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> PyResult<(FrameBuf, Described)> {
@@ -320,6 +360,31 @@ impl Store {
             self.kinds.remember(py, &hit.frame, &header, &described)?;
         }
         Ok((payload, described))
+    }
+}
+
+/// A value as it was given, to be written without the GIL.
+enum Source {
+    Table(super::arrow::Source),
+    Memory(AlignedBuf),
+    Frame(FrameBuf),
+}
+
+impl Source {
+    fn of(codec: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(match codec {
+            ARROW => Self::Table(table_from(value)?),
+            MSGPACK => Self::Memory(msgpack::payload(value)?),
+            _ => Self::Frame(Input::from(value)?.to_frame()?),
+        })
+    }
+
+    fn into_payload(self) -> Result<Box<dyn Payload>> {
+        Ok(match self {
+            Self::Table(table) => Box::new(table.into_table()?.into_payload()?),
+            Self::Memory(buffer) => Box::new(buffer),
+            Self::Frame(frame) => Box::new(frame),
+        })
     }
 }
 

@@ -5,7 +5,10 @@ use super::index::{Index, Stop};
 use super::lmdb::Writing;
 use super::options::Options;
 use super::process::Owner;
-use super::row::{BLOB_ROW, BlobId, Entry, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of};
+use super::row::{
+    BLOB_ROW, BlobId, Entry, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of, tag_in,
+    tag_name,
+};
 use super::stamp::IndexMode;
 use crate::error::Result;
 use std::sync::PoisonError;
@@ -18,6 +21,8 @@ const PASSED_AT_ONCE: usize = 256;
 const MOST_ROUNDS: usize = 16;
 /// Rounds in which what was read lately is spared.
 const ROUNDS_OF_MERCY: usize = 8;
+/// Tags that their hand passes in one transaction.
+const TAGS_AT_ONCE: usize = 16;
 /// What an inline entry costs beside its row: its key, its deadline's row, LMDB's own.
 const OVERHEAD: u64 = 128;
 
@@ -27,6 +32,8 @@ pub(super) struct Change<'i> {
     limit: u64,
     totals: Totals,
     totals_before: Totals,
+    /// Whether a blob was given its name.
+    published: bool,
     /// Blobs whose files go when this is committed.
     unlink: Vec<BlobId>,
     pub(super) expired: u64,
@@ -43,24 +50,38 @@ impl<'i> Change<'i> {
             // Copies of changed pages need room in the file too.
             IndexMode::WriteMap => options.max_bytes.min(totals.linked + totals.reserved + index.stamp.map_size / 2),
         };
-        Ok(Self { txn, index, limit, totals, totals_before: totals, unlink: Vec::new(), expired: 0, evicted: 0 })
+        Ok(Self {
+            txn,
+            index,
+            limit,
+            totals,
+            totals_before: totals,
+            published: false,
+            unlink: Vec::new(),
+            expired: 0,
+            evicted: 0,
+        })
     }
 
     /// Makes it visible, then removes the files that nothing names any more.
     pub(super) fn commit(mut self) -> Result<(), Stop> {
-        let unneeded = std::mem::take(&mut *self.index.unneeded.lock().unwrap_or_else(PoisonError::into_inner));
-        for count in unneeded {
-            self.unreserve(self.index.owner, count)?;
+        let unneeded = self.index.unneeded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for count in &unneeded {
+            self.unreserve(self.index.owner, *count)?;
         }
         if self.totals != self.totals_before {
             let row = self.totals.to_bytes();
             self.txn.put(&RowKey::totals(), &row)?;
         }
-        let Self { txn, index, unlink, .. } = self;
-        if index.is_durable() {
+        let Self { txn, index, unlink, published, .. } = self;
+        if published && index.is_durable() {
             index.blobs.sync()?;
         }
         txn.commit()?;
+        if !unneeded.is_empty() {
+            // Only who holds the right to write takes from it.
+            index.unneeded.lock().unwrap_or_else(PoisonError::into_inner).drain(..unneeded.len());
+        }
         for id in &unlink {
             index.blobs.unlink(id);
         }
@@ -91,6 +112,7 @@ impl<'i> Change<'i> {
             blob[..32].copy_from_slice(name);
             blob[32..].copy_from_slice(&row.entry.size.to_le_bytes());
             self.txn.put(&RowKey::blob(id), &blob)?;
+            self.published = true;
             self.totals.linked += row.entry.size;
             self.totals.blobs += 1;
         }
@@ -175,6 +197,7 @@ impl<'i> Change<'i> {
             return Ok(true);
         }
         self.clear_reservations()?;
+        self.pass_tags()?;
         let mut debt = (used + incoming - soft).min(incoming.saturating_mul(2).saturating_add(4096));
         for round in 0..MOST_ROUNDS {
             let expired = self.expire(now, PASSED_AT_ONCE)?;
@@ -219,6 +242,27 @@ impl<'i> Change<'i> {
             }
         }
         Ok(freed)
+    }
+
+    /// Moves the hand of the tags on: those that nothing with them was read by lately go, and with them what still has
+    /// them.
+    fn pass_tags(&mut self) -> Result<(), Stop> {
+        let marks = &self.index.marks;
+        let (mut found, mut last, mut passed) = (Vec::new(), None, 0);
+        self.txn.walk(&RowKey::tag(&marks.tag_hand()), |key, _| {
+            last = tag_in(key);
+            let Some(tag) = last else { return false };
+            if marks.pass(&tag_name(&tag)) {
+                found.push(tag);
+            }
+            passed += 1;
+            passed < TAGS_AT_ONCE
+        })?;
+        marks.move_tag_hand(last.as_ref());
+        for tag in found {
+            self.txn.delete(&RowKey::tag(&tag))?;
+        }
+        Ok(())
     }
 
     /// Moves the hand until it has evicted `debt` bytes or passed [`PASSED_AT_ONCE`] rows; all that it passes if `any`.
@@ -268,13 +312,15 @@ impl<'i> Change<'i> {
         Ok(self.entry(name)?.is_some_and(|entry| entry.blob == Some(*id)))
     }
 
-    /// Removes the row of a blob that [`Self::is_linked`] found not to be.
+    /// Removes the row of a blob that [`Self::is_linked`] found not to be, and its file: after the commit, since this very
+    /// transaction may have unlinked it.
     pub(super) fn forget_blob(&mut self, id: &BlobId) -> Result<(), Stop> {
         let size = self.txn.get(&RowKey::blob(id))?.and_then(|row| number_of(row.get(32..)?));
         if self.txn.delete(&RowKey::blob(id))? {
             self.totals.linked = self.totals.linked.saturating_sub(size.unwrap_or(0));
             self.totals.blobs = self.totals.blobs.saturating_sub(1);
         }
+        self.unlink.push(*id);
         Ok(())
     }
 }

@@ -289,11 +289,19 @@ fn empty(directory: &Directory) -> Result<()> {
 }
 
 fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Result<Environment> {
-    let path = directory.path_to(INDEX);
+    let failed = |error: std::io::Error| directory.io("open", INDEX, error);
+    let path = CString::new(directory.path_to(INDEX)).map_err(|error| failed(error.into()))?;
+    let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
+    let open = |write_map| {
+        let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
+        Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
+    };
     let write_map = stamp.index == IndexMode::WriteMap;
     if write_map && !read_only {
-        // A page that the disk has no room for would kill its writer.
+        // Made without a mapping first: LMDB takes a file of zeros for one that is not its own.
+        drop(open(false)?);
         let file = File::from(directory.open_or_create(INDEX)?);
+        // A page that the disk has no room for would kill its writer.
         directory.allocate(&file, INDEX, stamp.map_size)?;
         let length = file.metadata().map_err(|error| directory.io("stat", INDEX, error))?.len();
         if length < stamp.map_size {
@@ -301,11 +309,7 @@ fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Re
                 .map_err(|error| directory.io("extend", INDEX, error))?;
         }
     }
-    let failed = |error: std::io::Error| directory.io("open", INDEX, error);
-    let path = CString::new(path).map_err(|error| failed(error.into()))?;
-    let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
-    let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
-    Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
+    open(write_map)
 }
 
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.

@@ -57,9 +57,11 @@ impl Marks {
         unsafe { AtomicU8::from_ptr(self.memory.as_ptr().cast_mut().add(HEAD + index)) }
     }
 
-    fn hand_word(&self) -> &AtomicU64 {
+    /// Word 0 is the hand of the entries, word 1 that of the tags.
+    fn hand_word(&self, word: usize) -> &AtomicU64 {
+        debug_assert!(word < HEAD / 8);
         // SAFETY: as in `counter`; a mapping is aligned to its page.
-        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast_mut().cast()) }
+        unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast_mut().cast::<u64>().add(word)) }
     }
 
     /// An entry was read.
@@ -92,7 +94,7 @@ impl Marks {
     /// Where the hand stands: the first name that it has not passed in this turn.
     pub(super) fn hand(&self) -> [u8; 32] {
         let mut name = [0; 32];
-        name[..8].copy_from_slice(&self.hand_word().load(Ordering::Relaxed).to_be_bytes());
+        name[..8].copy_from_slice(&self.hand_word(0).load(Ordering::Relaxed).to_be_bytes());
         name
     }
 
@@ -100,7 +102,23 @@ impl Marks {
     pub(super) fn move_hand(&self, name: &[u8; 32]) {
         let [a, b, c, d, e, f, g, h, ..] = *name;
         let next = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1);
-        self.hand_word().store(next, Ordering::Relaxed);
+        self.hand_word(0).store(next, Ordering::Relaxed);
+    }
+
+    /// The first tag that its hand has not passed in this turn.
+    pub(super) fn tag_hand(&self) -> [u8; 16] {
+        let mut tag = [0; 16];
+        tag[..8].copy_from_slice(&self.hand_word(1).load(Ordering::Relaxed).to_be_bytes());
+        tag
+    }
+
+    /// The hand has passed `tag`; at the end it begins anew.
+    pub(super) fn move_tag_hand(&self, tag: Option<&[u8; 16]>) {
+        let next = tag.map_or(0, |tag| {
+            let [a, b, c, d, e, f, g, h, ..] = *tag;
+            u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1)
+        });
+        self.hand_word(1).store(next, Ordering::Relaxed);
     }
 }
 

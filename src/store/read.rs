@@ -3,14 +3,11 @@
 use super::blobs::Found;
 use super::index::Opened;
 use super::lmdb::{Fault, Reading, View};
-use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of};
+use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of, tag_name};
 use super::store::Store;
 use crate::buffer::{FrameBuf, Origin};
 use crate::error::{Error, Result};
 use crate::frame::{self, Header};
-
-/// How often a reader looks again at an entry whose blob went away between index and file.
-const LOOKS: usize = 16;
 
 /// What [`Store::get`] found.
 #[derive(Debug)]
@@ -61,8 +58,9 @@ impl Store {
     /// [`Error::Io`], [`Error::Argument`] for a key that is too long, [`Error::Memory`].
     pub fn get(&self, key: &str, now: u64) -> Result<Lookup> {
         let (index, name) = (self.index()?, self.name_of(key)?);
-        for _ in 0..LOOKS {
-            let seen = self.look(&index.read()?, index, &name, key, now, |inline| inline.to_hit())?;
+        let mut gone = None;
+        loop {
+            let seen = self.look(&self.snapshot(index)?, index, &name, key, now, |inline| inline.to_hit())?;
             let (entry, id) = match seen {
                 Seen::Inline(hit) => return Ok(Lookup::Hit(hit?)),
                 Seen::Miss(Miss::Damaged) => return self.damaged(index, &name, None),
@@ -71,13 +69,12 @@ impl Store {
             };
             match index.blobs.open(&id, &entry)? {
                 Found::Frame(frame) => return Ok(Lookup::Hit(Hit::new(frame, &entry))),
-                Found::Damaged => return self.damaged(index, &name, Some(&entry)),
-                Found::Gone => {}
+                // Whoever replaced the entry unlinked its blob: the index says what is there now. It changes for every
+                // turn of this loop, so that somebody else gets on.
+                Found::Gone if gone != Some(entry.fence) => gone = Some(entry.fence),
+                Found::Gone | Found::Damaged => return self.damaged(index, &name, Some(&entry)),
             }
         }
-        // Its blob is gone for good.
-        let entry = index.read()?.get(&RowKey::entry(&name)).ok().flatten().and_then(Row::parse).map(|row| row.entry);
-        self.damaged(index, &name, entry.as_ref())
     }
 
     /// As [`Self::get`], if that needs no file and no lock that is held for long. A frame that stands in the index is
@@ -88,15 +85,26 @@ impl Store {
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
         let Some(index) = self.opened.get() else { return Ok(AtHand::Elsewhere) };
         let name = self.name_of(key)?;
-        Ok(match self.look(&index.read()?, index, &name, key, now, inline)? {
-            Seen::Inline(made) => AtHand::Inline(made),
-            Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
-            Seen::Miss(miss) => AtHand::Found(Lookup::Miss(miss)),
-            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
-                Some(frame) => AtHand::Found(Lookup::Hit(Hit::new(frame, &entry))),
-                None => AtHand::Elsewhere,
-            },
-        })
+        Ok(self.look(&self.snapshot(index)?, index, &name, key, now, inline)?.at_hand(index))
+    }
+
+    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; `inline` is given the position too.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn get_many_at_hand<T>(
+        &self,
+        keys: &[&str],
+        now: u64,
+        mut inline: impl FnMut(usize, Inline<'_>) -> T,
+    ) -> Result<Vec<AtHand<T>>> {
+        let Some(index) = self.opened.get() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
+        let snapshot = self.snapshot(index)?;
+        let looks = keys.iter().enumerate().map(|(at, key)| {
+            let name = self.name_of(key)?;
+            Ok(self.look(&snapshot, index, &name, key, now, |frame| inline(at, frame))?.at_hand(index))
+        });
+        looks.collect()
     }
 
     /// Looks several keys up, in one snapshot.
@@ -104,28 +112,26 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn get_many(&self, keys: &[&str], now: u64) -> Result<Vec<Lookup>> {
-        let index = self.index()?;
-        let names = keys.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
-        let seen = {
-            let reading = index.read()?;
-            let looks = keys
-                .iter()
-                .zip(&names)
-                .map(|(key, name)| self.look(&reading, index, name, key, now, |inline| inline.to_hit()));
-            looks.collect::<Result<Vec<_>>>()?
-        };
-        let found = seen.into_iter().zip(keys).map(|(seen, key)| match seen {
-            Seen::Inline(hit) => hit.map(Lookup::Hit),
-            Seen::Miss(miss) if miss != Miss::Damaged => Ok(Lookup::Miss(miss)),
+        self.index()?;
+        let found = self.get_many_at_hand(keys, now, |_, inline| inline.to_hit())?.into_iter().zip(keys);
+        let found = found.map(|(found, key)| match found {
+            AtHand::Inline(hit) => hit.map(Lookup::Hit),
+            AtHand::Found(found) => Ok(found),
             // Files are opened, and damage is dealt with, one at a time.
-            Seen::Blob(..) | Seen::Miss(_) => self.get(key, now),
+            AtHand::Elsewhere => self.get(key, now),
         });
         found.collect()
     }
 
+    fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
+        let reading = index.read()?;
+        let namespace_stamp = self.namespace_stamp(&reading).map_err(|fault| index.fault("read", fault))?;
+        Ok(Snapshot { reading, namespace_stamp })
+    }
+
     fn look<T>(
         &self,
-        reading: &Reading<'_>,
+        snapshot: &Snapshot<'_>,
         index: &Opened,
         name: &[u8; 32],
         key: &str,
@@ -133,16 +139,20 @@ impl Store {
         inline: impl FnOnce(Inline<'_>) -> T,
     ) -> Result<Seen<T>> {
         let failed = |fault| index.fault("read", fault);
-        let Some(bytes) = reading.get(&RowKey::entry(name)).map_err(failed)? else {
+        let Some(bytes) = snapshot.reading.get(&RowKey::entry(name)).map_err(failed)? else {
             return Ok(Seen::Miss(Miss::Absent));
         };
         let Some(row) = Row::parse(bytes) else {
             return Ok(Seen::Miss(Miss::Damaged));
         };
-        if let Some(miss) = self.reason_against(&row, reading, key, now).map_err(failed)? {
+        let reason = self.reason_in(snapshot.namespace_stamp, &row, &snapshot.reading, key, now);
+        if let Some(miss) = reason.map_err(failed)? {
             return Ok(Seen::Miss(miss));
         }
         index.marks.touch(name);
+        for tag in row.tags() {
+            index.marks.touch(&tag_name(&tag.tag));
+        }
         Ok(match row.entry.blob {
             Some(id) => Seen::Blob(row.entry, id),
             None => Seen::Inline(inline(Inline { frame: row.inline, entry: &row.entry })),
@@ -157,13 +167,24 @@ impl Store {
         key: &str,
         now: u64,
     ) -> Result<Option<Miss>, Fault> {
+        self.reason_in(self.namespace_stamp(view)?, row, view, key, now)
+    }
+
+    fn reason_in(
+        &self,
+        namespace_stamp: u64,
+        row: &Row<'_>,
+        view: &View<'_>,
+        key: &str,
+        now: u64,
+    ) -> Result<Option<Miss>, Fault> {
         if row.key != key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
             return Ok(Some(Miss::OtherKey));
         }
         if row.entry.deadline < now || row.entry.until < now {
             return Ok(Some(Miss::Expired));
         }
-        if self.namespace_stamp(view)? != row.entry.namespace_stamp {
+        if row.entry.namespace_stamp != namespace_stamp {
             return Ok(Some(Miss::Invalidated));
         }
         for tag in row.tags() {
@@ -254,10 +275,30 @@ pub enum AtHand<T> {
     Elsewhere,
 }
 
+/// What readers see, and what is looked up once for all of them.
+struct Snapshot<'i> {
+    reading: Reading<'i>,
+    namespace_stamp: u64,
+}
+
 enum Seen<T> {
     Inline(T),
     Blob(Entry, BlobId),
     Miss(Miss),
+}
+
+impl<T> Seen<T> {
+    fn at_hand(self, index: &Opened) -> AtHand<T> {
+        match self {
+            Seen::Inline(made) => AtHand::Inline(made),
+            Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
+            Seen::Miss(miss) => AtHand::Found(Lookup::Miss(miss)),
+            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
+                Some(frame) => AtHand::Found(Lookup::Hit(Hit::new(frame, &entry))),
+                None => AtHand::Elsewhere,
+            },
+        }
+    }
 }
 
 impl Hit {

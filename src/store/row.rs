@@ -239,6 +239,18 @@ pub(super) fn deadline_in(key: &[u8]) -> Option<(u64, &[u8; 32])> {
     Some((u64::from_be_bytes(*deadline), name.try_into().ok()?))
 }
 
+/// The tag in the key of a tag's row.
+pub(super) fn tag_in(key: &[u8]) -> Option<[u8; 16]> {
+    key.strip_prefix(&[kind::TAG])?.try_into().ok()
+}
+
+/// What a tag's reads are counted under.
+pub(super) fn tag_name(tag: &[u8; 16]) -> [u8; 32] {
+    let mut name = [0; 32];
+    name[16..].copy_from_slice(tag);
+    name
+}
+
 /// The number in a row of eight bytes.
 pub(super) fn number_of(row: &[u8]) -> Option<u64> {
     row.try_into().ok().map(u64::from_le_bytes)

@@ -3,8 +3,7 @@
 use super::blobs::{Found, Kind, random};
 use super::change::Change;
 use super::index::{Index, Opened, Stop};
-use super::process::Owner;
-use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
+use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey, kind};
 use super::store::Store;
 use crate::error::{Error, Result};
 use std::sync::PoisonError;
@@ -108,7 +107,7 @@ impl Store {
                     None => drop(change.txn.delete(&row_key)?),
                 }
             }
-            self.index()?.sweep_step(change)?;
+            self.index()?.sweep_step(change, now)?;
             Ok(count)
         })
     }
@@ -341,7 +340,7 @@ fn entries_from(index: &Index, from: &[u8; 32]) -> Result<Vec<[u8; 32]>> {
 impl Index {
     /// A step of the search for files that no entry names: those of killed writers, and those whose removal failed. Called
     /// by writes, in whose transaction nobody else can publish.
-    pub(super) fn sweep_step(&self, change: &mut Change<'_>) -> Result<(), Stop> {
+    pub(super) fn sweep_step(&self, change: &mut Change<'_>, now: u64) -> Result<(), Stop> {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         sweep.waited += 1;
         let pausing = sweep.ended.is_some_and(|ended| ended.elapsed() < SWEEP_PAUSE);
@@ -362,19 +361,39 @@ impl Index {
             }
         }
         sweep.ended = Some(Instant::now());
-        Ok(())
+        change.clear_reservations()?;
+        change.clear_leases(now)
     }
 }
 
 impl Change<'_> {
+    /// Removes leases that are over: up to [`ROWS_AT_ONCE`] are looked at.
+    fn clear_leases(&mut self, now: u64) -> Result<(), Stop> {
+        let (mut over, mut looked) = (Vec::new(), 0);
+        self.txn.walk(&[kind::LEASE], |key, row| {
+            looked += 1;
+            let is_lease = key.first() == Some(&kind::LEASE);
+            if is_lease && LeaseRow::parse(row).is_none_or(|lease| lease.expires < now) {
+                over.push(key.to_vec());
+            }
+            is_lease && looked < ROWS_AT_ONCE
+        })?;
+        for key in over {
+            self.txn.delete(&key)?;
+        }
+        Ok(())
+    }
+
     /// Removes the file `name` if nobody will ever need it; whether it was removed.
     fn remove_left_over(&mut self, name: &str) -> Result<bool, Stop> {
         match Kind::of(name) {
             Kind::Blob(id) if !self.is_linked(&id)? => self.forget_blob(&id)?,
-            Kind::Temporary(owner) if owner != self.index.owner && !Owner::is_alive(owner) => {}
+            Kind::Temporary(owner) if owner != self.index.owner && !owner.is_alive() => {
+                self.index.blobs.remove(name)?;
+            }
             _ => return Ok(false),
         }
-        Ok(self.index.blobs.remove(name)?)
+        Ok(true)
     }
 
     /// Writes the row of an entry again, with another deadline.

@@ -126,7 +126,7 @@ impl Store {
                 stored.push(self.commit_one(change, key, new, one, now)?);
             }
             counted = (change.evicted, change.expired);
-            index.sweep_step(change)?;
+            index.sweep_step(change, now)?;
             Ok(stored)
         })?;
         self.counts.evicted.add(counted.0);
