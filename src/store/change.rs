@@ -141,6 +141,8 @@ impl<'i> Change<'i> {
 
     /// Books `size` bytes for a blob that is about to be written.
     pub(super) fn reserve(&mut self, owner: Owner, count: u64, size: u64) -> Result<(), Stop> {
+        // One of an index that this process had open before.
+        self.unreserve(owner, count)?;
         self.txn.put(&RowKey::reservation(owner, count), &size.to_le_bytes())?;
         self.totals.reserved += size;
         Ok(())
@@ -305,15 +307,17 @@ impl<'i> Change<'i> {
         Ok(())
     }
 
-    /// Whether a blob's file is linked by the entry that its row names.
+    /// Whether a blob's file is linked by the entry that its row names, or was until this transaction, which may fail.
     pub(super) fn is_linked(&self, id: &BlobId) -> Result<bool, Stop> {
+        if self.unlink.contains(id) {
+            return Ok(true);
+        }
         let Some(row) = self.txn.get(&RowKey::blob(id))? else { return Ok(false) };
         let Some((name, _)) = row.split_first_chunk::<32>() else { return Ok(false) };
         Ok(self.entry(name)?.is_some_and(|entry| entry.blob == Some(*id)))
     }
 
-    /// Removes the row of a blob that [`Self::is_linked`] found not to be, and its file: after the commit, since this very
-    /// transaction may have unlinked it.
+    /// Removes the row of a blob that [`Self::is_linked`] found not to be, and after the commit its file.
     pub(super) fn forget_blob(&mut self, id: &BlobId) -> Result<(), Stop> {
         let size = self.txn.get(&RowKey::blob(id))?.and_then(|row| number_of(row.get(32..)?));
         if self.txn.delete(&RowKey::blob(id))? {

@@ -168,11 +168,12 @@ impl Directory {
         }
     }
 
-    /// Allocates a file's first `size` bytes, where the file system can; elsewhere writing finds out.
+    /// Allocates a file's first `size` bytes, where the file system can; elsewhere writing finds out. The file is as long
+    /// as before.
     pub(super) fn allocate(&self, file: &File, name: &str, size: u64) -> Result<()> {
         #[cfg(target_os = "linux")]
         if size > 0 {
-            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(self.io("allocate", name, error)),
             }

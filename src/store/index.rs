@@ -12,19 +12,17 @@ use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
 use super::writer_lock::{Held, WriterLock};
 use crate::error::{Error, Result};
 use crate::fork::ForkLocal;
-use rustix::fd::AsFd;
 use std::ffi::CString;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Slots of LMDB's table of readers: 64 bytes each.
 const MAX_READERS: u32 = 4096;
 
-/// Of the files in a store's directory.
+/// LMDB's file in a store's directory.
 const INDEX: &str = "index";
-const FILES: [&str; 6] = [INDEX, "index-lock", "stamp", "writer.lock", "marks", "blobs"];
 
 /// What the index answered, and what else went wrong.
 #[derive(Debug)]
@@ -167,10 +165,6 @@ impl Index {
         self.directory.path()
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
-        self.writer.is_none()
-    }
-
     pub(super) fn is_durable(&self) -> bool {
         self.stamp.durability == Durability::Power
     }
@@ -183,12 +177,15 @@ impl Index {
         Error::io(operation, format!("{}/{INDEX}", self.path()), fault)
     }
 
-    /// The right to write; `None` if somebody else had it for as long as `timeout`.
-    pub(super) fn lock(&self, timeout: Duration) -> Result<Option<Held<'_>>> {
-        let Some(writer) = &self.writer else {
+    /// The right to write; `None` if somebody else had it for as long as the options say.
+    fn lock(&self, options: &Options) -> Result<Option<Held<'_>>> {
+        // An index that others of this process write to is shared by who may only read.
+        let Some(writer) = self.writer.as_ref().filter(|_| !options.read_only) else {
             return Err(refused(self.path(), "a store opened for writing", "one opened read-only".to_owned()));
         };
-        writer.acquire(timeout).map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
+        writer
+            .acquire(options.writer_timeout)
+            .map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
     }
 
     /// Does `work` in one transaction, then unlinks what it no longer needs; `None` where no right to write was had in
@@ -198,7 +195,7 @@ impl Index {
         options: &Options,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options.writer_timeout)? else {
+        let Some(_held) = self.lock(options)? else {
             return Ok(None);
         };
         let mut again = true;
@@ -224,13 +221,11 @@ impl Index {
 
 /// A directory is ours if it is empty, or has a stamp, or has only what older formats made.
 fn check_ours(directory: &Directory) -> Result<()> {
-    let names: Vec<_> = directory.names()?.take(64).collect();
-    if names.iter().any(|name| name == "stamp") {
-        return Ok(());
-    }
-    match names.iter().find(|name| !is_old(name) && !FILES.contains(&name.as_str())) {
-        None => Ok(()),
-        Some(other) => Err(refused(
+    let Some(other) = directory.names()?.find(|name| !is_old(name)) else { return Ok(()) };
+    // A store has its stamp before any other file.
+    match directory.read("stamp")? {
+        Some(_) => Ok(()),
+        None => Err(refused(
             directory.path(),
             "an empty directory or a store",
             format!("a directory with other files, such as {other:.60?}; choose another one"),
@@ -292,24 +287,15 @@ fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Re
     let failed = |error: std::io::Error| directory.io("open", INDEX, error);
     let path = CString::new(directory.path_to(INDEX)).map_err(|error| failed(error.into()))?;
     let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
-    let open = |write_map| {
-        let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
-        Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
-    };
     let write_map = stamp.index == IndexMode::WriteMap;
     if write_map && !read_only {
-        // Made without a mapping first: LMDB takes a file of zeros for one that is not its own.
-        drop(open(false)?);
+        // A page that the disk has no room for would kill its writer. LMDB extends the file: what is not empty it takes for
+        // an index.
         let file = File::from(directory.open_or_create(INDEX)?);
-        // A page that the disk has no room for would kill its writer.
         directory.allocate(&file, INDEX, stamp.map_size)?;
-        let length = file.metadata().map_err(|error| directory.io("stat", INDEX, error))?.len();
-        if length < stamp.map_size {
-            rustix::fs::ftruncate(file.as_fd(), stamp.map_size)
-                .map_err(|error| directory.io("extend", INDEX, error))?;
-        }
     }
-    open(write_map)
+    let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
+    Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
 }
 
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.
@@ -332,7 +318,7 @@ impl Opened {
         let identity = directory.identity()?;
         let mut registry = registry()?;
         if let Some((_, index)) = registry.iter().find(|(known, _)| *known == identity) {
-            if index.is_read_only() && !options.read_only {
+            if index.writer.is_none() && !options.read_only {
                 return Err(refused(
                     directory.path(),
                     "a store that this process has not opened read-only",
