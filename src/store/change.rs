@@ -17,6 +17,8 @@ use std::sync::PoisonError;
 const EXPIRED_AT_ONCE: usize = 8;
 /// Rows that the hand passes between two looks at what is used.
 const PASSED_AT_ONCE: usize = 256;
+/// The part of the room in which eviction begins: the last thirty-second.
+const SPARED: u64 = 32;
 /// Looks at what is used that one transaction takes at most.
 const MOST_ROUNDS: usize = 16;
 /// Rounds in which what was read lately is spared.
@@ -26,10 +28,20 @@ const TAGS_AT_ONCE: usize = 16;
 /// What an inline entry costs beside its row: its key, its deadline's row, LMDB's own.
 const OVERHEAD: u64 = 128;
 
+/// Bytes that a write needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) index: u64,
+    pub(super) blob: u64,
+}
+
 pub(super) struct Change<'i> {
     pub(super) txn: Writing<'i>,
     pub(super) index: &'i Index,
+    /// Bytes of index and blobs together.
     limit: u64,
+    /// Bytes of the index.
+    index_limit: u64,
     totals: Totals,
     totals_before: Totals,
     /// Whether a blob was given its name.
@@ -45,15 +57,16 @@ impl<'i> Change<'i> {
         let txn = index.env.write().map_err(|fault| index.fault("write", fault))?;
         let totals = txn.get(&RowKey::totals()).map_err(|fault| index.fault("read", fault))?;
         let totals = totals.and_then(Totals::parse).unwrap_or_default();
-        let limit = match index.stamp.index {
-            IndexMode::Pwrite => options.max_bytes,
+        let index_limit = match index.stamp.index {
+            IndexMode::Pwrite => u64::MAX,
             // Copies of changed pages need room in the file too.
-            IndexMode::WriteMap => options.max_bytes.min(totals.linked + totals.reserved + index.stamp.map_size / 2),
+            IndexMode::WriteMap => index.stamp.map_size / 2,
         };
         Ok(Self {
             txn,
             index,
-            limit,
+            limit: options.max_bytes,
+            index_limit,
             totals,
             totals_before: totals,
             published: false,
@@ -181,37 +194,39 @@ impl<'i> Change<'i> {
         Ok(())
     }
 
-    /// Bytes in use: pages of the index that hold rows, linked blobs, reservations.
-    pub(super) fn used(&self) -> Result<u64, Stop> {
-        Ok(self.txn.usage()?.0 + self.totals.linked + self.totals.reserved)
+    /// By how many bytes the store would be too large with `incoming`, if one part in
+    /// `spared` of its room is not to be used (none if 0): pages of the index that hold rows, linked blobs and reservations are in use.
+    fn excess(&self, incoming: Room, spared: u64) -> Result<u64, Stop> {
+        let index = self.txn.usage()?.0 + incoming.index;
+        let all = index + self.totals.linked + self.totals.reserved + incoming.blob;
+        let of = |bytes: u64, limit: u64| bytes.saturating_sub(limit - limit.checked_div(spared).unwrap_or(0));
+        Ok(of(all, self.limit).max(of(index, self.index_limit)))
     }
 
-    /// Makes room for `incoming` bytes: expired entries go first, then those that the hand of the CLOCK finds unread.
-    /// Whether there is room now; false asks for another transaction, after which others may write first.
+    /// Makes room for what comes: expired entries go first, then those that the hand of the CLOCK finds unread. Whether
+    /// there is room now; false asks for another transaction, after which others may write first.
     ///
     /// In the last thirty-second of the room, a set evicts a little more than it brings: pages empty slowly, as what is
     /// evicted lies scattered over them.
-    pub(super) fn make_room(&mut self, incoming: u64, now: u64) -> Result<bool, Stop> {
+    pub(super) fn make_room(&mut self, incoming: Room, now: u64) -> Result<bool, Stop> {
         self.expire(now, EXPIRED_AT_ONCE)?;
-        let soft = self.limit - self.limit / 32;
-        let mut used = self.used()?;
-        if used + incoming <= soft {
+        let soft = self.excess(incoming, SPARED)?;
+        if soft == 0 {
             return Ok(true);
         }
         self.clear_reservations()?;
         self.pass_tags()?;
-        let mut debt = (used + incoming - soft).min(incoming.saturating_mul(2).saturating_add(4096));
+        let mut debt = soft.min((incoming.index + incoming.blob).saturating_mul(2).saturating_add(4096));
         for round in 0..MOST_ROUNDS {
             let expired = self.expire(now, PASSED_AT_ONCE)?;
             if expired < debt {
                 // After a few rounds, everything else is in use: the next is as good as any.
                 self.pass(debt - expired, round >= ROUNDS_OF_MERCY)?;
             }
-            used = self.used()?;
-            if used + incoming <= self.limit {
+            debt = self.excess(incoming, 0)?;
+            if debt == 0 {
                 return Ok(true);
             }
-            debt = used + incoming - self.limit;
         }
         Ok(false)
     }

@@ -1,7 +1,7 @@
 //! Writing: the frame, the file of a large one, then one transaction that makes it visible.
 
 use super::blobs::{Temporary, random};
-use super::change::Change;
+use super::change::{Change, Room};
 use super::index::{Opened, Reservation, Stop};
 use super::options::Verify;
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey, TagStamp, number_of};
@@ -205,7 +205,7 @@ impl Store {
         let reservation = Reservation::new(index);
         loop {
             let done = index.change(&self.options, |change| {
-                let room = change.make_room(size, now)?;
+                let room = change.make_room(Room { index: 0, blob: size }, now)?;
                 if room {
                     change.reserve(index.owner, reservation.count, size)?;
                 }
@@ -237,8 +237,11 @@ impl Store {
         if let Some(refused) = self.refusal(change, key, new, &one.name, now)? {
             return Ok(refused);
         }
-        let row_size = (one.inline.as_slice().len() + key.len() + 512) as u64;
-        if !change.make_room(row_size + one.entry.blob.map_or(0, |_| one.entry.size), now)? {
+        let room = Room {
+            index: (one.inline.as_slice().len() + key.len() + 512) as u64,
+            blob: one.entry.blob.map_or(0, |_| one.entry.size),
+        };
+        if !change.make_room(room, now)? {
             return Ok(Stored::Dropped);
         }
         // Only now, since making room may have removed it.
