@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _LONGEST: Final = 1000 * 366 * 86400.0
 #: The limit to values where none is given: 1 GiB.
 _MAX_VALUE_BYTES: Final = 1 << 30
+#: What the store gives that needs no decoding.
+_READY: Final = (bytes, memoryview)
 #: Seconds between two log lines about the same kind of unreadable entry.
 _LOG_EVERY: Final = 60.0
 
@@ -125,7 +127,7 @@ class Cache:
             return self._miss("undecodable", default, key, error)
         except DecodeError as error:
             return self._miss("undecodable", default, key, error)
-        if isinstance(found, bytes | memoryview):
+        if isinstance(found, _READY):
             self._hits += 1
             return found
         return self._value(key, found, default, views, require_zero_copy)
@@ -368,7 +370,7 @@ def _is_view(value: Any) -> bool:
 
 def _now() -> int:
     """Milliseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000_000
+    return int(time.time() * 1000)
 
 
 def _milliseconds(ttl: float | timedelta) -> int:
