@@ -245,7 +245,7 @@ class Cache:
 
     def invalidate_tags(self, *tags: str) -> None:
         """Make all values that were stored with one of `tags` misses, at once. Raises as `delete`."""
-        self._opened().invalidate_tags(_texts("tags", tags))
+        self._opened().invalidate_tags(_texts("tags", tags), _now())
 
     def clear(self) -> None:
         """Make all values of this namespace misses, at once. Raises as `delete`."""

@@ -262,7 +262,7 @@ class Store:
         """Moves the deadline of `key`'s entry; whether there was one to serve."""
     def delete_many(self, keys: Sequence[str], now: int) -> int:
         """Removes the entries of `keys`; how many there were."""
-    def invalidate_tags(self, tags: Sequence[str]) -> None:
+    def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
         """Makes all entries with one of `tags` misses."""
     def clear(self) -> None:
         """Makes all entries of the namespace misses."""

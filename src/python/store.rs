@@ -19,6 +19,7 @@ use crate::store::{
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,9 +49,13 @@ impl Store {
         })
     }
 
-    /// Runs `work` without the GIL.
+    /// Runs `work` without the GIL. An exception that a signal's handler raised meanwhile comes before what it returns.
     fn detached<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Inner) -> Result<T> + Send) -> PyResult<T> {
-        py.detach(|| guard(|| Ok(work(self.inner()?)?)))
+        let done = py.detach(|| guard(|| Ok(work(self.inner()?)?)));
+        match INTERRUPTION.take() {
+            Some(error) => Err(error),
+            None => done,
+        }
     }
 }
 
@@ -93,6 +98,7 @@ impl Store {
             compression: compression.map_or(Ok(Compression::None), str::parse)?,
             max_value: max_value_bytes.unwrap_or(default.max_value),
             writer_timeout: timeout,
+            interrupted: Some(interrupted),
             namespace: namespace.to_owned(),
         };
         py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?), kinds: Kinds::default() })))
@@ -222,9 +228,9 @@ impl Store {
     }
 
     /// Makes all entries with one of `tags` misses.
-    fn invalidate_tags(&self, py: Python<'_>, tags: Vec<String>) -> PyResult<()> {
+    fn invalidate_tags(&self, py: Python<'_>, tags: Vec<String>, now: u64) -> PyResult<()> {
         let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-        self.detached(py, |store| store.invalidate_tags(&tags))
+        self.detached(py, |store| store.invalidate_tags(&tags, now))
     }
 
     /// Makes all entries of the namespace misses.
@@ -361,6 +367,19 @@ impl Store {
         }
         Ok((payload, described))
     }
+}
+
+thread_local! {
+    /// What the handler of a signal raised while this thread waited.
+    static INTERRUPTION: Cell<Option<PyErr>> = const { Cell::new(None) };
+}
+
+/// Runs the handlers of signals that came in; whether one raised.
+fn interrupted() -> bool {
+    let raised = Python::attach(|py| py.check_signals()).err();
+    let interrupted = raised.is_some();
+    INTERRUPTION.set(raised);
+    interrupted
 }
 
 /// A value as it was given, to be written without the GIL.

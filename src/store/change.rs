@@ -6,8 +6,8 @@ use super::lmdb::Writing;
 use super::options::Options;
 use super::process::Owner;
 use super::row::{
-    BLOB_ROW, BlobId, Entry, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of, tag_in,
-    tag_name,
+    BLOB_ROW, BlobId, Entry, LeaseRow, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of,
+    tag_in, tag_name,
 };
 use super::stamp::IndexMode;
 use crate::error::Result;
@@ -17,14 +17,14 @@ use std::sync::PoisonError;
 const EXPIRED_AT_ONCE: usize = 8;
 /// Rows that the hand passes between two looks at what is used.
 const PASSED_AT_ONCE: usize = 256;
-/// The part of the room in which eviction begins: the last thirty-second.
-const SPARED: u64 = 32;
 /// Looks at what is used that one transaction takes at most.
 const MOST_ROUNDS: usize = 16;
 /// Rounds in which what was read lately is spared.
 const ROUNDS_OF_MERCY: usize = 8;
 /// Tags that their hand passes in one transaction.
-const TAGS_AT_ONCE: usize = 16;
+const TAGS_AT_ONCE: usize = 64;
+/// Leases that one transaction looks at.
+const LEASES_AT_ONCE: usize = 1000;
 /// What an inline entry costs beside its row: its key, its deadline's row, LMDB's own.
 const OVERHEAD: u64 = 128;
 
@@ -194,13 +194,12 @@ impl<'i> Change<'i> {
         Ok(())
     }
 
-    /// By how many bytes the store would be too large with `incoming`, if one part in
-    /// `spared` of its room is not to be used (none if 0): pages of the index that hold rows, linked blobs and reservations are in use.
-    fn excess(&self, incoming: Room, spared: u64) -> Result<u64, Stop> {
+    /// By how much the store would exceed `part` of each of its limits with what comes. Pages of the index that hold rows,
+    /// linked blobs and reservations count.
+    fn excess(&self, incoming: Room, part: impl Fn(u64) -> u64) -> Result<u64, Stop> {
         let index = self.txn.usage()?.0 + incoming.index;
         let all = index + self.totals.linked + self.totals.reserved + incoming.blob;
-        let of = |bytes: u64, limit: u64| bytes.saturating_sub(limit - limit.checked_div(spared).unwrap_or(0));
-        Ok(of(all, self.limit).max(of(index, self.index_limit)))
+        Ok(all.saturating_sub(part(self.limit)).max(index.saturating_sub(part(self.index_limit))))
     }
 
     /// Makes room for what comes: expired entries go first, then those that the hand of the CLOCK finds unread. Whether
@@ -210,25 +209,48 @@ impl<'i> Change<'i> {
     /// evicted lies scattered over them.
     pub(super) fn make_room(&mut self, incoming: Room, now: u64) -> Result<bool, Stop> {
         self.expire(now, EXPIRED_AT_ONCE)?;
-        let soft = self.excess(incoming, SPARED)?;
+        let soft = self.excess(incoming, |limit| limit - limit / 32)?;
         if soft == 0 {
             return Ok(true);
         }
         self.clear_reservations()?;
-        self.pass_tags()?;
+        self.clear_leases(now, false)?;
+        self.pass_tags(false)?;
         let mut debt = soft.min((incoming.index + incoming.blob).saturating_mul(2).saturating_add(4096));
         for round in 0..MOST_ROUNDS {
             let expired = self.expire(now, PASSED_AT_ONCE)?;
-            if expired < debt {
-                // After a few rounds, everything else is in use: the next is as good as any.
-                self.pass(debt - expired, round >= ROUNDS_OF_MERCY)?;
+            // After a few rounds, everything else is in use: the next is as good as any.
+            let any = round >= ROUNDS_OF_MERCY;
+            if any {
+                self.pass_tags(true)?;
+                self.clear_leases(now, true)?;
             }
-            debt = self.excess(incoming, 0)?;
+            if expired < debt {
+                self.pass(debt - expired, any)?;
+            }
+            debt = self.excess(incoming, |limit| limit)?;
             if debt == 0 {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Removes leases that are over, or `any`: up to [`LEASES_AT_ONCE`] are looked at. Who loses one computes in vain.
+    pub(super) fn clear_leases(&mut self, now: u64, any: bool) -> Result<(), Stop> {
+        let (mut over, mut looked) = (Vec::new(), 0);
+        self.txn.walk(&[kind::LEASE], |key, row| {
+            looked += 1;
+            let is_lease = key.first() == Some(&kind::LEASE);
+            if is_lease && (any || LeaseRow::parse(row).is_none_or(|lease| lease.expires < now)) {
+                over.push(key.to_vec());
+            }
+            is_lease && looked < LEASES_AT_ONCE
+        })?;
+        for key in over {
+            self.txn.delete(&key)?;
+        }
+        Ok(())
     }
 
     /// Evicts a few entries whatever they are, for an index that has no page left.
@@ -262,14 +284,14 @@ impl<'i> Change<'i> {
     }
 
     /// Moves the hand of the tags on: those that nothing with them was read by lately go, and with them what still has
-    /// them.
-    fn pass_tags(&mut self) -> Result<(), Stop> {
+    /// them; all that it passes if `any`.
+    fn pass_tags(&mut self, any: bool) -> Result<(), Stop> {
         let marks = &self.index.marks;
         let (mut found, mut last, mut passed) = (Vec::new(), None, 0);
         self.txn.walk(&RowKey::tag(&marks.tag_hand()), |key, _| {
             last = tag_in(key);
             let Some(tag) = last else { return false };
-            if marks.pass(&tag_name(&tag)) {
+            if marks.pass(&tag_name(&tag)) || any {
                 found.push(tag);
             }
             passed += 1;

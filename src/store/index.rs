@@ -21,8 +21,9 @@ use std::time::Instant;
 /// Slots of LMDB's table of readers: 64 bytes each.
 const MAX_READERS: u32 = 4096;
 
-/// LMDB's file in a store's directory.
+/// LMDB's files in a store's directory.
 const INDEX: &str = "index";
+const INDEX_LOCK: &str = "index-lock";
 
 /// What the index answered, and what else went wrong.
 #[derive(Debug)]
@@ -109,24 +110,16 @@ impl Index {
         } else {
             stamp_file.lock(&path)?
         };
-        let stamp = match stamp_file.read(&path)? {
-            Some(stamp) if usage == Use::Shared => check_shared(stamp, &path)?,
-            None if usage == Use::Shared => {
-                return Err(refused(&path, "a store", "an empty stamp: it was never opened".to_owned()));
-            }
-            found => prepare(&directory, found, options)?,
+        let found = stamp_file.read(&path)?;
+        let opened = match usage {
+            Use::Shared => Self::join(&directory, found, options),
+            Use::Alone => Self::begin(&directory, &stamp_file, found.clone(), options).inspect_err(|_| {
+                // An error is no crash: the next start finds the stamp as this one did. The first error is the one to
+                // report.
+                let _ = stamp_file.restore(found.as_ref(), &path);
+            }),
         };
-        options.check_stamp(&stamp, &path)?;
-        if usage == Use::Alone {
-            stamp_file.write(&Stamp { starts: stamp.starts + 1, ..stamp.clone() }, &path)?;
-        }
-        let env = open_environment(&directory, &stamp, options.read_only)?;
-        let (marks, writer) = if options.read_only {
-            (Marks::private()?, None)
-        } else {
-            let marks = Marks::open(&File::from(directory.open_or_create("marks")?), &path)?;
-            (marks, Some(WriterLock::new(directory.open_or_create("writer.lock")?, &path)?))
-        };
+        let (env, marks, writer, stamp) = opened?;
         let owner = Owner::this();
         let index = Self {
             env,
@@ -141,24 +134,32 @@ impl Index {
             reservations: AtomicU64::new(0),
             unneeded: Mutex::default(),
         };
-        index.try_out()?;
-        if usage == Use::Alone {
-            index._stamp_file.write(&Stamp { starts: 0, ..index.stamp.clone() }, &path)?;
-            index._stamp_file.share(&path)?;
-        }
+        index.env.clear_dead_readers().map_err(|fault| index.fault("open", fault))?;
         Ok(index)
     }
 
-    /// Reads what every use will read: an index that kills its reader does so here, where starts are counted.
-    fn try_out(&self) -> Result<()> {
-        self.env.clear_dead_readers().map_err(|fault| self.fault("open", fault))?;
-        let reading = self.read()?;
-        let mut rows = 0;
-        let walked = reading.walk(&[0], |_, row| {
-            rows += usize::from(!row.is_empty());
-            rows < 16
-        });
-        walked.map_err(|fault| self.fault("open", fault))
+    /// Opens a store that others have open.
+    fn join(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Parts> {
+        let path = directory.path();
+        let Some(stamp) = found else {
+            return Err(refused(path, "a store", "an empty stamp: it was never opened".to_owned()));
+        };
+        let stamp = check_shared(stamp, path)?;
+        options.check_stamp(&stamp, path)?;
+        open_parts(directory, stamp, options)
+    }
+
+    /// Opens, makes or empties a store that nobody has open. The stamp counts the start until the index was read.
+    fn begin(directory: &Directory, stamp_file: &StampFile, found: Option<Stamp>, options: &Options) -> Result<Parts> {
+        let path = directory.path();
+        let stamp = prepare(directory, found, options)?;
+        options.check_stamp(&stamp, path)?;
+        stamp_file.write(&Stamp { starts: stamp.starts + 1, ..stamp.clone() }, path)?;
+        let parts = open_parts(directory, Stamp { starts: 0, ..stamp }, options)?;
+        try_out(&parts.0).map_err(|fault| directory.io("open", INDEX, fault))?;
+        stamp_file.write(&parts.3, path)?;
+        stamp_file.share(path)?;
+        Ok(parts)
     }
 
     pub(super) fn path(&self) -> &str {
@@ -184,7 +185,7 @@ impl Index {
             return Err(refused(self.path(), "a store opened for writing", "one opened read-only".to_owned()));
         };
         writer
-            .acquire(options.writer_timeout)
+            .acquire(options.writer_timeout, options.interrupted)
             .map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
     }
 
@@ -217,6 +218,28 @@ impl Index {
             }
         }
     }
+}
+
+/// What an index is made of: its environment, the marks, the lock of writers, the stamp.
+type Parts = (Environment, Marks, Option<WriterLock>, Stamp);
+
+fn open_parts(directory: &Directory, stamp: Stamp, options: &Options) -> Result<Parts> {
+    let env = open_environment(directory, &stamp, options.read_only)?;
+    if options.read_only {
+        return Ok((env, Marks::private()?, None, stamp));
+    }
+    let marks = Marks::open(&File::from(directory.open_or_create("marks")?), directory.path())?;
+    let writer = WriterLock::new(directory.open_or_create("writer.lock")?, directory.path())?;
+    Ok((env, marks, Some(writer), stamp))
+}
+
+/// Reads what every use will read: an index that kills its reader does so here, where starts are counted.
+fn try_out(env: &Environment) -> Result<(), Fault> {
+    let mut rows = 0;
+    env.read()?.walk(&[0], |_, row| {
+        rows += usize::from(!row.is_empty());
+        rows < 16
+    })
 }
 
 /// A directory is ours if it is empty, or has a stamp, or has only what older formats made.
@@ -276,7 +299,7 @@ fn empty(directory: &Directory) -> Result<()> {
         blobs.unlink(&name)?;
     }
     for name in directory.names()? {
-        if is_old(&name) || matches!(name.as_str(), INDEX | "index-lock" | "marks") {
+        if is_old(&name) || matches!(name.as_str(), INDEX | INDEX_LOCK | "marks") {
             directory.unlink(&name)?;
         }
     }
@@ -288,6 +311,11 @@ fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Re
     let path = CString::new(directory.path_to(INDEX)).map_err(|error| failed(error.into()))?;
     let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
     let write_map = stamp.index == IndexMode::WriteMap;
+    if !read_only {
+        // A reader whose slot the disk has no room for would be killed.
+        let file = File::from(directory.open_or_create(INDEX_LOCK)?);
+        directory.allocate(&file, INDEX_LOCK, u64::from(MAX_READERS) * 64 + 4096)?;
+    }
     if write_map && !read_only {
         // A page that the disk has no room for would kill its writer. LMDB extends the file: what is not empty it takes for
         // an index.

@@ -44,6 +44,8 @@ pub struct Options {
     pub max_value: usize,
     /// How long a write waits for another process that writes: 50 ms.
     pub writer_timeout: Duration,
+    /// Asked every 50 ms by a write that waits, without locks held: whether it is to give up.
+    pub interrupted: Option<fn() -> bool>,
     /// Keys of one namespace are apart from those of all others; at most 1024 bytes of UTF-8.
     pub namespace: String,
 }
@@ -60,6 +62,7 @@ impl Default for Options {
             compression: Compression::None,
             max_value: frame::MAX_VALUE,
             writer_timeout: Duration::from_millis(50),
+            interrupted: None,
             namespace: String::new(),
         }
     }

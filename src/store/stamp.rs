@@ -178,6 +178,16 @@ impl StampFile {
         if text.is_empty() { Ok(None) } else { Stamp::parse(&text, path).map(Some) }
     }
 
+    /// Makes it say what it said before; `None` for nothing.
+    pub(super) fn restore(&self, stamp: Option<&Stamp>, path: &str) -> Result<()> {
+        match stamp {
+            Some(stamp) => self.write(stamp, path),
+            None => {
+                rustix::fs::ftruncate(&self.0, 0).map_err(|error| Error::io("write", format!("{path}/stamp"), error))
+            }
+        }
+    }
+
     /// Replaces what it says. Only by who is alone.
     pub(super) fn write(&self, stamp: &Stamp, path: &str) -> Result<()> {
         let text = stamp.to_text();

@@ -1,9 +1,9 @@
 //! What is done to entries without reading or writing their values: deadlines, deletion, tags, leases, upkeep.
 
 use super::blobs::{Found, Kind, random};
-use super::change::Change;
+use super::change::{Change, Room};
 use super::index::{Index, Opened, Stop};
-use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey, kind};
+use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
 use super::store::Store;
 use crate::error::{Error, Result};
 use std::sync::PoisonError;
@@ -43,6 +43,9 @@ pub struct Stats {
     pub damaged: u64,
 }
 
+/// What a write of a small row needs.
+const A_ROW: Room = Room { index: 256, blob: 0 };
+
 /// What [`Store::verify`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -63,6 +66,7 @@ impl Store {
     pub fn touch(&self, key: &str, deadline: Option<u64>, now: u64) -> Result<bool> {
         let name = self.name_of(key)?;
         self.must_change("touch", |change| {
+            change.make_room(A_ROW, now)?;
             let Some(bytes) = change.txn.get(&RowKey::entry(&name))?.map(<[u8]>::to_vec) else { return Ok(false) };
             let Some(row) = Row::parse(&bytes) else { return Ok(false) };
             if self.reason_against(&row, &change.txn, key, now)?.is_some() {
@@ -116,8 +120,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Busy`], [`Error::Io`].
-    pub fn invalidate_tags(&self, tags: &[&str]) -> Result<()> {
+    pub fn invalidate_tags(&self, tags: &[&str], now: u64) -> Result<()> {
         self.must_change("invalidate tags", |change| {
+            change.make_room(Room { index: (tags.len() as u64 + 1) * A_ROW.index, blob: 0 }, now)?;
             for tag in tags {
                 let stamp: [u8; 8] = random()?;
                 change.txn.put(&RowKey::tag(&self.namespace.hash_of_tag(tag)), &stamp)?;
@@ -149,6 +154,7 @@ impl Store {
             if held.is_some_and(|lease| lease.expires >= now && lease.owner.is_alive()) {
                 return Ok(None);
             }
+            change.make_room(A_ROW, now)?;
             let token = u64::from_le_bytes(random()?);
             let lease = LeaseRow { owner: change.index.owner, expires: now.saturating_add(milliseconds), token };
             change.txn.put(&RowKey::lease(&name), &lease.to_bytes())?;
@@ -362,28 +368,11 @@ impl Index {
         }
         sweep.ended = Some(Instant::now());
         change.clear_reservations()?;
-        change.clear_leases(now)
+        change.clear_leases(now, false)
     }
 }
 
 impl Change<'_> {
-    /// Removes leases that are over: up to [`ROWS_AT_ONCE`] are looked at.
-    fn clear_leases(&mut self, now: u64) -> Result<(), Stop> {
-        let (mut over, mut looked) = (Vec::new(), 0);
-        self.txn.walk(&[kind::LEASE], |key, row| {
-            looked += 1;
-            let is_lease = key.first() == Some(&kind::LEASE);
-            if is_lease && LeaseRow::parse(row).is_none_or(|lease| lease.expires < now) {
-                over.push(key.to_vec());
-            }
-            is_lease && looked < ROWS_AT_ONCE
-        })?;
-        for key in over {
-            self.txn.delete(&key)?;
-        }
-        Ok(())
-    }
-
     /// Removes the file `name` if nobody will ever need it; whether it was removed.
     fn remove_left_over(&mut self, name: &str) -> Result<bool, Stop> {
         match Kind::of(name) {

@@ -238,7 +238,7 @@ impl Store {
             return Ok(refused);
         }
         let room = Room {
-            index: (one.inline.as_slice().len() + key.len() + 512) as u64,
+            index: (one.inline.as_slice().len() + key.len() + 512 + new.tags.len() * 128) as u64,
             blob: one.entry.blob.map_or(0, |_| one.entry.size),
         };
         if !change.make_room(room, now)? {

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// How long a writer sleeps between two attempts, at first; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+/// How often who waits looks for a reason to stop waiting.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct WriterLock {
@@ -40,21 +42,27 @@ impl WriterLock {
         Ok(Self { file, taken: Mutex::new(false), freed: Condvar::new() })
     }
 
-    /// Takes the lock, by attempts until `timeout` is over; `None` then.
+    /// Takes the lock, by attempts until `timeout` is over, or `interrupted`, which is asked every 50 ms, says so; `None`
+    /// then.
     ///
     /// # Errors
     /// The system's, other than that somebody else has it.
-    pub(super) fn acquire(&self, timeout: Duration) -> std::io::Result<Option<Held<'_>>> {
+    pub(super) fn acquire(
+        &self,
+        timeout: Duration,
+        interrupted: Option<fn() -> bool>,
+    ) -> std::io::Result<Option<Held<'_>>> {
         let deadline = Instant::now() + timeout;
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.freed.wait_timeout_while(taken, timeout, |taken| *taken);
-        let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *taken {
-            return Ok(None);
-        }
-        *taken = true;
-        drop(taken);
-        let held = Held(self);
+        let mut asked = Instant::now();
+        let mut give_up = || {
+            let now = Instant::now();
+            if now.duration_since(asked) < ASKED_EVERY {
+                return now >= deadline;
+            }
+            asked = now;
+            now >= deadline || interrupted.is_some_and(|interrupted| interrupted())
+        };
+        let Some(held) = self.take_flag(deadline, &mut give_up) else { return Ok(None) };
         let mut pause = FIRST_PAUSE;
         loop {
             let Some(file) = self.file.get() else {
@@ -65,13 +73,30 @@ impl WriterLock {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if give_up() {
                 // `held` gives the flag back; the file's lock is somebody else's.
                 return Ok(None);
             }
-            std::thread::sleep(pause.min(left));
+            std::thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits for the other threads of this process.
+    fn take_flag(&self, deadline: Instant, give_up: &mut impl FnMut() -> bool) -> Option<Held<'_>> {
+        loop {
+            let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let part = deadline.saturating_duration_since(Instant::now()).min(ASKED_EVERY);
+            let waited = self.freed.wait_timeout_while(taken, part, |taken| *taken);
+            let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if !*taken {
+                *taken = true;
+                return Some(Held(self));
+            }
+            drop(taken);
+            if give_up() {
+                return None;
+            }
         }
     }
 }
@@ -103,21 +128,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("writer.lock");
         let (one, other) = (lock_at(&path), lock_at(&path));
-        let held = one.acquire(Duration::ZERO).unwrap().unwrap();
-        assert!(one.acquire(Duration::ZERO).unwrap().is_none());
-        assert!(other.acquire(Duration::from_millis(1)).unwrap().is_none());
+        let held = one.acquire(Duration::ZERO, None).unwrap().unwrap();
+        assert!(one.acquire(Duration::ZERO, None).unwrap().is_none());
+        assert!(other.acquire(Duration::from_millis(1), None).unwrap().is_none());
         drop(held);
-        assert!(other.acquire(Duration::ZERO).unwrap().is_some());
-        assert!(one.acquire(Duration::ZERO).unwrap().is_some());
+        assert!(other.acquire(Duration::ZERO, None).unwrap().is_some());
+        assert!(one.acquire(Duration::ZERO, None).unwrap().is_some());
     }
 
     #[test]
     fn a_waiting_thread_gets_it() {
         let directory = tempfile::tempdir().unwrap();
         let lock = lock_at(&directory.path().join("writer.lock"));
-        let held = lock.acquire(Duration::ZERO).unwrap().unwrap();
+        let held = lock.acquire(Duration::ZERO, None).unwrap().unwrap();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| lock.acquire(Duration::from_secs(60)).unwrap().is_some());
+            let waiter = scope.spawn(|| lock.acquire(Duration::from_secs(60), None).unwrap().is_some());
             drop(held);
             assert!(waiter.join().unwrap());
         });
