@@ -254,7 +254,7 @@ fn act(place: &mut Place, model: &mut BTreeMap<u8, Known>, now: &mut u64, seed: 
             }
         }
         Action::Invalidate(tag) => {
-            store.invalidate_tags(&[&format!("tag {tag}")]).unwrap();
+            store.invalidate_tags(&[&format!("tag {tag}")], *now).unwrap();
             model.retain(|_, known| known.tag != *tag);
         }
         Action::Clear => {
@@ -441,7 +441,7 @@ fn the_longest_batch_is_stored_and_too_many_tags_are_refused() {
     assert!(matches!(refused, Err(Error::Argument { argument: "tags", .. })));
     place.store.put("key", New { tags: &tags[..1000], ..raw() }, b"value".as_slice(), 0).unwrap();
     assert_eq!(payload(place.store.get("key", 0)), b"value");
-    place.store.invalidate_tags(&["999"]).unwrap();
+    place.store.invalidate_tags(&["999"], 0).unwrap();
     assert_eq!(miss(place.store.get("key", 0)), Miss::Invalidated);
     assert!(place.store.put_many::<[u8]>(&mut [], 0).unwrap().is_empty());
 }
@@ -485,7 +485,7 @@ fn a_write_that_finds_another_writer_is_dropped_and_other_changes_are_busy() {
     let busy = |error: Option<Error>| matches!(error, Some(Error::Busy { .. }));
     assert!(busy(place.store.delete("key", 0).err()));
     assert!(busy(place.store.touch("key", None, 0).err()));
-    assert!(busy(place.store.invalidate_tags(&["tag"]).err()));
+    assert!(busy(place.store.invalidate_tags(&["tag"], 0).err()));
     assert!(busy(place.store.clear().err()));
     assert!(busy(place.store.lease("key", 1, 0).err()));
     assert!(busy(place.store.release("key", 1).err()));

@@ -154,8 +154,6 @@ impl<'i> Change<'i> {
 
     /// Books `size` bytes for a blob that is about to be written.
     pub(super) fn reserve(&mut self, owner: Owner, count: u64, size: u64) -> Result<(), Stop> {
-        // One of an index that this process had open before.
-        self.unreserve(owner, count)?;
         self.txn.put(&RowKey::reservation(owner, count), &size.to_le_bytes())?;
         self.totals.reserved += size;
         Ok(())

@@ -8,6 +8,7 @@ use super::lmdb::{Environment, Fault, Flags, Reading};
 use super::marks::Marks;
 use super::options::Options;
 use super::process::{Owner, boot_id, pid_namespace};
+use super::row::RowKey;
 use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
 use super::writer_lock::{Held, WriterLock};
 use crate::error::{Error, Result};
@@ -135,6 +136,7 @@ impl Index {
             unneeded: Mutex::default(),
         };
         index.env.clear_dead_readers().map_err(|fault| index.fault("open", fault))?;
+        index.take_over_reservations().map_err(|fault| index.fault("open", fault))?;
         Ok(index)
     }
 
@@ -160,6 +162,22 @@ impl Index {
         stamp_file.write(&parts.3, path)?;
         stamp_file.share(path)?;
         Ok(parts)
+    }
+
+    /// What this process reserved when it had the index open before is not needed any more.
+    fn take_over_reservations(&self) -> Result<(), Fault> {
+        let prefix = RowKey::reservations(self.owner);
+        let mut left = Vec::new();
+        self.env.read()?.walk(&prefix, |key, _| match key.strip_prefix(&*prefix).map(<[u8; 8]>::try_from) {
+            Some(Ok(count)) => {
+                left.push(u64::from_be_bytes(count));
+                true
+            }
+            _ => false,
+        })?;
+        self.reservations.store(left.iter().max().map_or(0, |count| count + 1), Ordering::Relaxed);
+        *self.unneeded.lock().unwrap_or_else(PoisonError::into_inner) = left;
+        Ok(())
     }
 
     pub(super) fn path(&self) -> &str {

@@ -222,6 +222,11 @@ impl RowKey {
         Self::of(kind::RESERVATION, &[&owner.to_bytes(), &count.to_be_bytes()])
     }
 
+    /// What the keys of all reservations of a process begin with.
+    pub(super) fn reservations(owner: Owner) -> Self {
+        Self::of(kind::RESERVATION, &[&owner.to_bytes()])
+    }
+
     pub(super) fn totals() -> Self {
         Self::of(kind::TOTALS, &[])
     }

@@ -183,6 +183,10 @@ impl Store {
             let mut inline = AlignedBuf::with_capacity(parts.prefix.len() + parts.payload.length())?;
             inline.extend_from_slice(parts.prefix)?;
             parts.payload.write_to(&mut inline)?;
+            if inline.len() as u64 != size {
+                let found = format!("{} bytes were written instead of {size}", inline.len());
+                return Err(Error::io("write", "frame", std::io::Error::other(found)));
+            }
             return Ok(Some(Prepared { name, entry, inline, blob: None }));
         }
         if size > self.options.max_bytes - self.options.max_bytes / 32 {
