@@ -2,7 +2,7 @@
 
 Run it in any directory: ``python proto-docs/vectors/make_store.py``. Equal input gives an equal file, byte for byte. It
 builds every row from ``../store.md`` alone, with nothing of framecache, so that the vectors can contradict the code.
-What a store draws at random is fixed here. The packages it needs beyond the standard library are ``blake3`` and ``xxhash``.
+What a store draws at random is fixed here. It needs ``blake3`` and ``xxhash``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def rows() -> list[dict[str, Any]]:
         entry("cleared-namespace", "42", b"Ada", namespace_stamp=0x0123456789ABCDEF, **users),
         entry("blob", "large", large, blob=BLOB),
         entry("blob-with-all", "large", large, blob=BLOB, until=CREATED + 60_000, tags=["daily"], **users),
-        foreign("given-frame", "greeting", bytes.fromhex("434b030000000d7b2273223a22726177227d20") + b"hello"),
+        foreign("given-frame", "greeting", bytes.fromhex("434b030000000c7b2273223a22726177227d20") + b"hello"),
         other("deadline", "deadline", struct.pack(">Q", CREATED + 60_000) + name_of("greeting"), b"", key="greeting"),
         other("blob-row", "blob", BLOB, name_of("large") + struct.pack("<Q", size), key="large", size=size),
         other("tag", "tag", tag_of("users", "daily"), struct.pack("<Q", STAMPS["daily"]), tag="daily", **users),
@@ -99,7 +99,6 @@ def entry(
     fields = {
         "key": key,
         "namespace": namespace,
-        "payload_hex": payload.hex(),
         "created": CREATED,
         "deadline": deadline,
         "until": until,
