@@ -12,7 +12,6 @@ use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
 use super::writer_lock::{Held, WriterLock};
 use crate::error::{Error, Result};
 use crate::fork::ForkLocal;
-use rustix::fd::AsFd;
 use std::ffi::CString;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -291,21 +290,18 @@ fn empty(directory: &Directory) -> Result<()> {
 fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Result<Environment> {
     let path = directory.path_to(INDEX);
     let write_map = stamp.index == IndexMode::WriteMap;
-    if write_map && !read_only {
-        // A page that the disk has no room for would kill its writer.
-        let file = File::from(directory.open_or_create(INDEX)?);
-        directory.allocate(&file, INDEX, stamp.map_size)?;
-        let length = file.metadata().map_err(|error| directory.io("stat", INDEX, error))?.len();
-        if length < stamp.map_size {
-            rustix::fs::ftruncate(file.as_fd(), stamp.map_size)
-                .map_err(|error| directory.io("extend", INDEX, error))?;
-        }
-    }
     let failed = |error: std::io::Error| directory.io("open", INDEX, error);
     let path = CString::new(path).map_err(|error| failed(error.into()))?;
     let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
     let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
-    Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
+    let env = Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))?;
+    if write_map && !read_only {
+        // A page that the disk has no room for would kill its writer. Only now, as LMDB makes an environment of an
+        // empty file alone; it has made the file as long as its map.
+        let file = File::from(directory.open_or_create(INDEX)?);
+        directory.allocate(&file, INDEX, stamp.map_size)?;
+    }
+    Ok(env)
 }
 
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.
