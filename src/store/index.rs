@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Slots of LMDB's table of readers: 64 bytes each.
 const MAX_READERS: u32 = 4096;
@@ -166,10 +166,6 @@ impl Index {
         self.directory.path()
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
-        self.writer.is_none()
-    }
-
     pub(super) fn is_durable(&self) -> bool {
         self.stamp.durability == Durability::Power
     }
@@ -182,12 +178,15 @@ impl Index {
         Error::io(operation, format!("{}/{INDEX}", self.path()), fault)
     }
 
-    /// The right to write; `None` if somebody else had it for as long as `timeout`.
-    pub(super) fn lock(&self, timeout: Duration) -> Result<Option<Held<'_>>> {
-        let Some(writer) = &self.writer else {
+    /// The right to write; `None` if somebody else had it for as long as the options say.
+    fn lock(&self, options: &Options) -> Result<Option<Held<'_>>> {
+        // An index that others of this process write to is shared by who may only read.
+        let Some(writer) = self.writer.as_ref().filter(|_| !options.read_only) else {
             return Err(refused(self.path(), "a store opened for writing", "one opened read-only".to_owned()));
         };
-        writer.acquire(timeout).map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
+        writer
+            .acquire(options.writer_timeout)
+            .map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
     }
 
     /// Does `work` in one transaction, then unlinks what it no longer needs; `None` where no right to write was had in
@@ -197,7 +196,7 @@ impl Index {
         options: &Options,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options.writer_timeout)? else {
+        let Some(_held) = self.lock(options)? else {
             return Ok(None);
         };
         let mut again = true;
@@ -324,7 +323,7 @@ impl Opened {
         let identity = directory.identity()?;
         let mut registry = registry()?;
         if let Some((_, index)) = registry.iter().find(|(known, _)| *known == identity) {
-            if index.is_read_only() && !options.read_only {
+            if index.writer.is_none() && !options.read_only {
                 return Err(refused(
                     directory.path(),
                     "a store that this process has not opened read-only",

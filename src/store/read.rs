@@ -183,7 +183,7 @@ impl Store {
     /// Removes a damaged entry, if it is still the one that was read: `seen`, or one whose row is damaged.
     fn damaged(&self, index: &Opened, name: &[u8; 32], seen: Option<&Entry>) -> Result<Lookup> {
         self.counts.damaged.add(1);
-        if !index.is_read_only() {
+        if !self.options.read_only {
             index.change(&self.options, |change| {
                 match (change.entry(name)?, seen) {
                     (Some(entry), Some(seen)) if entry.fence == seen.fence => change.remove(name, &entry)?,

@@ -263,7 +263,7 @@ impl Store {
                 _ => break,
             }
         }
-        if !index.is_read_only() {
+        if !self.options.read_only {
             for name in index.blobs.names()? {
                 let removed = self.must_change("verify", |change| change.remove_left_over(&name))?;
                 verified.orphans += u64::from(removed);
@@ -284,7 +284,7 @@ impl Store {
             Some((entry, id)) => matches!(index.blobs.open(&id, &entry)?, Found::Frame(_)),
             None => entry.is_some(),
         };
-        if whole || index.is_read_only() {
+        if whole || self.options.read_only {
             return Ok(whole);
         }
         self.must_change("verify", |change| {
