@@ -132,10 +132,10 @@ def drawing(
 
 def set_(peers: Peers) -> None:
     setters = peers.setters()
-    compare("set of 1 KiB, one key", {n: lambda s=s: s("user:7:profile") for n, s in setters.items()}, calls=50)
-    compare("set of 1 KiB, random keys of 10,000", drawing(setters, lambda: itertools.cycle(shuffled())), calls=50)
+    compare("set of 1 KiB, one key", {n: lambda s=s: s("user:7:profile") for n, s in setters.items()}, calls=20)
+    compare("set of 1 KiB, random keys of 10,000", drawing(setters, lambda: itertools.cycle(shuffled())), calls=20)
     new = drawing(setters, lambda: (key_of(number) for number in itertools.count(ENTRIES)))
-    compare("set of 1 KiB, new keys", new, calls=50)
+    compare("set of 1 KiB, new keys", new, calls=20)
 
 
 def get_many(peers: Peers) -> None:
@@ -227,7 +227,7 @@ def blob(peers: Peers, directory: Path) -> None:
 
 
 def reader(directory: str, commands: Connection) -> None:
-    """A process that reads or writes as it is told, and answers how often it did in a second."""
+    """A process that reads or writes as it is told; it answers how often in a second, of the clock and of CPU."""
     path = Path(directory)
     with framecache.Cache(f"file://{path}/pwrite") as cache, framecache.Cache(f"file://{path}/other") as other:
         env = lmdb.open(str(path / "lmdb"), map_size=1 << 34, sync=False, create=False)
@@ -249,12 +249,12 @@ def reader(directory: str, commands: Connection) -> None:
         endless = itertools.cycle(keys)
         commands.send("ready")
         while (command := commands.recv()) is not None:
-            call, start, count = work[command], time.perf_counter(), 0
+            call, start, used, count = work[command], time.perf_counter(), time.process_time(), 0
             while time.perf_counter() - start < SPELL:
                 for _ in range(50):
                     call(next(endless))
                 count += 50
-            commands.send(count / SPELL)
+            commands.send((count / SPELL, count / (time.process_time() - used)))
 
 
 @contextmanager
@@ -276,33 +276,39 @@ def processes(directory: Path, count: int) -> Iterator[list[Connection]]:
 
 def many_processes(directory: Path) -> None:
     cores = len(os.sched_getaffinity(0))
+    counts = (1, 2, 4, 8)
     beside = {"alone": None, "beside a writer of another store": "write elsewhere", "beside a writer of it": "write"}
-    rates: dict[tuple[str, int], list[float]] = {}
     readers = max(1, cores - 1)
+    answers: dict[tuple[str, int], list[tuple[float, float]]] = {}
     with processes(directory, 8) as workers:
         for _ in range(SPELLS):
-            for what, count in itertools.product(("framecache", "py-lmdb", "diskcache"), (1, 2, 4, 8)):
-                rates.setdefault((what, count), []).append(sum(ask(workers[:count], [what] * count)))
+            for what, count in itertools.product(("framecache", "py-lmdb", "diskcache"), counts):
+                answers.setdefault((what, count), []).append(ask(workers, [what] * count, count))
             for what, writer in beside.items():
                 commands = ["framecache"] * readers + ([writer] if writer else [])
-                answers = ask(workers[: len(commands)], commands)
-                rates.setdefault((what, readers), []).append(sum(answers[:readers]))
-    print(f"\ngets a second of random keys, all processes together, {cores} cores")
-    for what in ("framecache", "py-lmdb", "diskcache"):
-        medians = [statistics.median(rates[what, count]) for count in (1, 2, 4, 8)]
-        shown = "  ".join(f"{count}: {rate / 1e6:6.3f} M" for count, rate in zip((1, 2, 4, 8), medians, strict=True))
-        print(f"  {what:44} {shown}")
-    print(f"\ngets a second by {readers} reading process(es), one core left for a writer")
-    alone = statistics.median(rates["alone", readers])
+                answers.setdefault((what, readers), []).append(ask(workers, commands, readers))
+    medians = {
+        measured: [statistics.median(column) for column in zip(*of, strict=True)] for measured, of in answers.items()
+    }
+    for unit, title in enumerate(("together, a second", "each, a second of its own CPU time")):
+        print(f"\ngets of random keys by 1, 2, 4 and 8 processes on {cores} cores, {title}")
+        for what in ("framecache", "py-lmdb", "diskcache"):
+            shown = "  ".join(f"{count}: {medians[what, count][unit] / 1e6:6.3f} M" for count in counts)
+            print(f"  {what:44} {shown}")
+    print(f"\ngets by {readers} reading process(es), the other core for a writer: a second, and one of CPU time")
+    alone = medians["alone", readers]
     for what in beside:
-        rate = statistics.median(rates[what, readers])
-        print(f"  {what:44} {rate / 1e6:6.3f} M  {rate / alone:5.2f}x")
+        wall, cpu = medians[what, readers]
+        print(f"  {what:44} {wall / 1e6:6.3f} M {wall / alone[0]:5.2f}x  {cpu / 1e6:6.3f} M {cpu / alone[1]:5.2f}x")
 
 
-def ask(workers: list[Connection], commands: list[str]) -> list[float]:
-    for worker, command in zip(workers, commands, strict=True):
+def ask(workers: list[Connection], commands: list[str], readers: int) -> tuple[float, float]:
+    """Let as many workers do as they are told; the rates of the first `readers`: the sum, and the mean by CPU time."""
+    told = workers[: len(commands)]
+    for worker, command in zip(told, commands, strict=True):
         worker.send(command)
-    return [worker.recv() for worker in workers]
+    rates = [worker.recv() for worker in told][:readers]
+    return sum(wall for wall, _ in rates), statistics.mean(cpu for _, cpu in rates)
 
 
 OPENING = """
