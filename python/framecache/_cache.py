@@ -139,6 +139,7 @@ class Cache:
         require_zero_copy: bool,
     ) -> Any:
         if isinstance(found, bytes):
+            self._hits += 1
             return found
         if isinstance(found, str):
             damaged = StoreError("its bytes are not what was written") if found == "unreadable" else None
@@ -197,8 +198,14 @@ class Cache:
     def get_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
         """Return the values that are stored under `keys`, read at one moment. Keys without one are left out."""
         keys = _texts("keys", keys)
+        try:
+            entries = self._opened().get_many(keys, _now(), views)
+        except (CopyRequired, DecodeError, FrameError, StoreError):
+            # Which of them it is shows when they are read one by one.
+            found_alone = ((key, self.get(key, MISSING, views=views)) for key in keys)
+            return {key: value for key, value in found_alone if value is not MISSING}
         values = {}
-        for key, found in zip(keys, self._opened().get_many(keys, _now()), strict=True):
+        for key, found in zip(keys, entries, strict=True):
             value = self._value(key, found, MISSING, views, require_zero_copy=False)
             if value is not MISSING:
                 values[key] = value

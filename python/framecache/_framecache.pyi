@@ -250,8 +250,10 @@ class Store:
         With `views` and with `require_zero_copy`, bytes are given as a payload too. A compressed payload is
         decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a file must be opened.
         """
-    def get_many(self, keys: Sequence[str], now: int) -> list[tuple[Frame, str, dict[str, Any]] | str]:
-        """As `get` for several keys, read at one moment. Bytes are given as payloads."""
+    def get_many(
+        self, keys: Sequence[str], now: int, views: bool = False
+    ) -> list[bytes | tuple[Frame, str, dict[str, Any]] | str]:
+        """As `get` for several keys, read at one moment."""
     def contains(self, key: str, now: int) -> bool:
         """Whether `get` would find an entry."""
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:

@@ -167,23 +167,26 @@ impl Store {
     ) -> PyResult<Bound<'py, PyAny>> {
         let in_place = views || require_zero_copy;
         guard(|| {
-            let found = match self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))? {
-                AtHand::Inline(Short::Bytes(bytes)) => return Ok(bytes?.into_any()),
-                AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
-                AtHand::Found(found) => found,
-                AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
-            };
-            self.shown(py, found, require_zero_copy)
+            let found = self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))?;
+            self.fetched(py, key, found, now, require_zero_copy)
         })
     }
 
-    /// As `get` for several keys, read at one moment: a list. Bytes are given as payloads.
-    fn get_many<'py>(&self, py: Python<'py>, keys: Vec<String>, now: u64) -> PyResult<Bound<'py, PyList>> {
-        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        let found = self.detached(py, |store| store.get_many(&keys, now))?;
-        let shown =
-            found.into_iter().map(|found| guard(|| self.shown(py, found, false))).collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, shown)
+    /// As `get` for several keys, read at one moment: a list.
+    #[pyo3(signature = (keys, now, views=false))]
+    fn get_many<'py>(
+        &self,
+        py: Python<'py>,
+        keys: Vec<Bound<'py, PyString>>,
+        now: u64,
+        views: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let keys = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
+        guard(|| {
+            let found = self.inner()?.get_many_at_hand(&keys, now, |inline| self.inline(py, inline, views))?;
+            let fetched = keys.iter().zip(found).map(|(key, found)| self.fetched(py, key, found, now, false));
+            PyList::new(py, fetched.collect::<PyResult<Vec<_>>>()?)
+        })
     }
 
     /// Whether `get` would find an entry.
@@ -292,6 +295,24 @@ impl Store {
             return Short::Bytes(Ok(PyBytes::new(py, payload)));
         }
         Short::Frame(inline.to_hit())
+    }
+
+    /// What was at hand, or what the store has elsewhere.
+    fn fetched<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        found: AtHand<Short<'py>>,
+        now: u64,
+        zero_copy: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let found = match found {
+            AtHand::Inline(Short::Bytes(bytes)) => return Ok(bytes?.into_any()),
+            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+            AtHand::Found(found) => found,
+            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
+        };
+        self.shown(py, found, zero_copy)
     }
 
     fn shown<'py>(&self, py: Python<'py>, found: Lookup, zero_copy: bool) -> PyResult<Bound<'py, PyAny>> {

@@ -373,3 +373,41 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::frame::Header;
+    use crate::store::{IndexMode, Lookup, New, Options, Store};
+
+    fn put(store: &Store, key: &str) -> crate::Result<crate::store::Stored> {
+        store.put(key, New { header: Header::new("raw"), ..New::default() }, b"value".as_slice(), 0)
+    }
+
+    #[test]
+    fn an_index_written_in_its_mapping_is_allocated_whole_and_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        for turn in 0..2 {
+            let options = Options { index: Some(IndexMode::WriteMap), index_bytes: 1 << 20, ..Options::default() };
+            let store = Store::open(&path, options).unwrap();
+            assert_eq!(matches!(store.get("key", 0).unwrap(), Lookup::Hit(_)), turn == 1);
+            put(&store, "key").unwrap();
+            let file = std::fs::metadata(path.join("index")).unwrap();
+            assert_eq!(file.len(), 1 << 20);
+            assert!(std::os::unix::fs::MetadataExt::blocks(&file) * 512 >= 1 << 20);
+        }
+    }
+
+    #[test]
+    fn who_may_only_read_shares_an_index_that_others_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let store = Store::open(&path, Options::default()).unwrap();
+        let reader = Store::open(&path, Options { read_only: true, ..Options::default() }).unwrap();
+        put(&store, "key").unwrap();
+        assert!(matches!(reader.get("key", 0).unwrap(), Lookup::Hit(_)));
+        assert!(put(&reader, "key").unwrap_err().to_string().contains("read-only"));
+        assert!(reader.delete("key", 0).is_err());
+        assert_eq!(reader.verify().unwrap().whole, 1);
+    }
+}

@@ -88,15 +88,27 @@ impl Store {
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
         let Some(index) = self.opened.get() else { return Ok(AtHand::Elsewhere) };
         let name = self.name_of(key)?;
-        Ok(match self.look(&index.read()?, index, &name, key, now, inline)? {
-            Seen::Inline(made) => AtHand::Inline(made),
-            Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
-            Seen::Miss(miss) => AtHand::Found(Lookup::Miss(miss)),
-            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
-                Some(frame) => AtHand::Found(Lookup::Hit(Hit::new(frame, &entry))),
-                None => AtHand::Elsewhere,
-            },
-        })
+        Ok(AtHand::of(self.look(&index.read()?, index, &name, key, now, inline)?, index))
+    }
+
+    /// As [`Self::get_at_hand`] for several keys, in one snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Self::get`].
+    pub fn get_many_at_hand<T>(
+        &self,
+        keys: &[&str],
+        now: u64,
+        mut inline: impl FnMut(Inline<'_>) -> T,
+    ) -> Result<Vec<AtHand<T>>> {
+        let Some(index) = self.opened.get() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
+        let names = keys.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        let reading = index.read()?;
+        let looks = keys
+            .iter()
+            .zip(&names)
+            .map(|(key, name)| Ok(AtHand::of(self.look(&reading, index, name, key, now, &mut inline)?, index)));
+        looks.collect()
     }
 
     /// Looks several keys up, in one snapshot.
@@ -252,6 +264,20 @@ pub enum AtHand<T> {
     Found(Lookup),
     /// [`Store::get`] has to look.
     Elsewhere,
+}
+
+impl<T> AtHand<T> {
+    fn of(seen: Seen<T>, index: &Opened) -> Self {
+        match seen {
+            Seen::Inline(made) => Self::Inline(made),
+            Seen::Miss(Miss::Damaged) => Self::Elsewhere,
+            Seen::Miss(miss) => Self::Found(Lookup::Miss(miss)),
+            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
+                Some(frame) => Self::Found(Lookup::Hit(Hit::new(frame, &entry))),
+                None => Self::Elsewhere,
+            },
+        }
+    }
 }
 
 enum Seen<T> {
