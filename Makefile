@@ -1,5 +1,5 @@
 # make demo   the main job on real data        make test   every test, lint and type check
-# make bench  the tables in benchmarks/        make soak   long runs: fuzzing
+# make bench  the tables in benchmarks/        make soak   long runs: processes, fuzzing
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -69,8 +69,10 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.compression
 	$(BIN)/python -m benchmarks.arrow
 	$(BIN)/python -m benchmarks.msgpack
+	$(BIN)/python -m benchmarks.store large
 
-soak: $(VENV)/test-packages
+soak: $(VENV)/test-packages $(VENV)/extension
+	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 	for target in $$(cargo +nightly fuzz list | grep -vx $(EMBEDDED)); do \
 		cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done

@@ -209,7 +209,7 @@ struct Known {
 }
 
 fn key_of(number: u8) -> String {
-    format!("{}{number}", if number % 2 == 0 { "even " } else { "odd " })
+    format!("{}{number}", if number.is_multiple_of(2) { "even " } else { "odd " })
 }
 
 /// Does `action` to both; `model` has only what can be served at `now`.

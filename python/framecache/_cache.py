@@ -201,7 +201,12 @@ class Cache:
         """Return the values that are stored under `keys`, read at one moment. Keys without one are left out."""
         keys = _texts("keys", keys)
         values: dict[str, Any]
-        values, rest = self._opened().get_many(keys, _now(), views)
+        try:
+            values, rest = self._opened().get_many(keys, _now(), views)
+        except (CopyRequired, DecodeError, FrameError, StoreError):
+            # Which of them it is shows when they are read one by one.
+            found_alone = ((key, self.get(key, MISSING, views=views)) for key in keys)
+            return {key: value for key, value in found_alone if value is not MISSING}
         self._hits += len(values)
         if not rest:
             return values

@@ -30,8 +30,6 @@ def store_of(url: str) -> tuple[str, dict[str, Any]]:
     Settings: max_bytes, index_bytes (sizes), verify (header, full), durability (process, power), index (pwrite,
     writemap), mode (rw, ro), writer_timeout (seconds).
     """
-    from urllib.parse import parse_qsl, unquote
-
     if not isinstance(url, str):
         raise InvalidArgument(f"url: expected a str, got {type(url).__name__}")
     scheme, separator, rest = url.partition("://")
@@ -39,6 +37,10 @@ def store_of(url: str) -> tuple[str, dict[str, Any]]:
     if scheme != "file" or not separator or not path.startswith("/") or "#" in rest:
         raise InvalidArgument(f"url: expected 'file:///path' or 'file:///path?setting=value', got {url!r}")
     settings: dict[str, Any] = {}
+    if not query and "%" not in path:  # importing urllib.parse takes longer than opening a store
+        return path, settings
+    from urllib.parse import parse_qsl, unquote
+
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in settings or (name == "mode" and "read_only" in settings):
             raise InvalidArgument(f"url: expected each setting once, got {name!r} again")
