@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 
 import pytest
 
-from framecache import Cache, StoreBusy
+from framecache import Cache, StoreBusy, StoreError
 from support import run
 
 #: How long the processes below are at it; minutes in long runs.
@@ -49,13 +49,20 @@ class Worker:
         self.known = {}  # of the own keys: the version stored, or None after a delete
         self.seen = {}  # of all keys that one process alone writes: the latest version that was read
         self.views = []
-        self.operations = dict.fromkeys(["get", "hit", "set", "dropped", "delete", "busy"], 0)
+        self.operations = dict.fromkeys(["get", "hit", "set", "dropped", "delete", "busy", "full"], 0)
 
     def step(self):
-        self.rng.choices(
+        step = self.rng.choices(
             [self.read, self.read_many, self.write_own, self.write_shared, self.delete, self.hold],
             [30, 3, 10, 10, 3, 3],
-        )[0]()
+        )[0]
+        try:
+            step()
+        except StoreError as error:
+            # A process that was stopped while it read keeps pages of a preallocated index from being used again.
+            if "MDB_MAP_FULL" not in str(error):
+                raise
+            self.operations["full"] += 1
 
     def check(self, key, value):
         self.operations["get"] += 1
@@ -226,7 +233,7 @@ def test_nothing_wrong_is_served_while_processes_are_killed(directory, index):
 
     # What killed writers had reserved is given back as soon as the room is needed.
     for number in range(200):
-        cache.set(f"filler {number}", bytes(100_000))
+        assert cache.set(f"filler {number}", bytes(100_000))
     assert cache.usage()["evicted"] > 0
     usage = cache.usage()
     assert usage["reserved_bytes"] == 0
