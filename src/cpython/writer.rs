@@ -157,6 +157,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Where the room ends, for an encoder that keeps the cursor itself.
+    #[inline]
+    pub(crate) fn end(&self) -> *mut u8 {
+        self.end
+    }
+
+    /// Counts everything before `cursor` as written.
+    ///
+    /// # Safety
+    /// It is, and `cursor` came from [`Self::cursor`], moved forward inside the room.
+    #[inline]
+    pub(crate) unsafe fn set_cursor(&mut self, cursor: *mut u8) {
+        self.cursor = cursor;
+    }
+
     /// Writes one byte.
     ///
     /// # Safety
