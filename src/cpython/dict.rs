@@ -55,10 +55,11 @@ pub(crate) unsafe fn len(dict: *mut ffi::PyObject) -> isize {
 /// safe, though it may leave out entries.
 pub(crate) struct Walk {
     dict: *mut ffi::PyObject,
+    /// Of `PyDict_Next`.
     position: isize,
-    /// The entries, where they can be read directly.
+    /// The entries, where they can be read directly: the first, the next, and the end.
     #[cfg(all(Py_3_11, not(Py_3_14)))]
-    entries: Option<(*const table::Entry, isize)>,
+    entries: [*const table::Entry; 3],
 }
 
 impl Walk {
@@ -70,32 +71,45 @@ impl Walk {
             dict,
             position: 0,
             #[cfg(all(Py_3_11, not(Py_3_14)))]
-            entries: None,
+            entries: [std::ptr::null(); 3],
         };
         // SAFETY: the caller's guarantee.
-        unsafe { walk.refresh() };
+        unsafe { walk.look() };
         walk
+    }
+
+    /// Finds the entries from `position` on.
+    #[inline(always)]
+    unsafe fn look(&mut self) {
+        #[cfg(all(Py_3_11, not(Py_3_14)))]
+        if LAYOUT_HOLDS.load(Ordering::Relaxed) {
+            // SAFETY: the caller's guarantee; no further than to the end.
+            self.entries = unsafe {
+                table::entries(self.dict).map_or([std::ptr::null(); 3], |(first, count)| {
+                    [first, first.offset(self.position.min(count)), first.offset(count)]
+                })
+            };
+        }
     }
 
     /// Looks at the dict anew.
     ///
     /// # Safety
     /// Attached; the dict is alive.
-    #[inline(always)]
+    #[inline]
     pub(crate) unsafe fn refresh(&mut self) {
-        #[cfg(all(Py_3_11, not(Py_3_14)))]
-        {
-            self.entries = if LAYOUT_HOLDS.load(Ordering::Relaxed) {
-                // SAFETY: the caller's guarantee.
-                unsafe { table::entries(self.dict) }
-            } else {
-                None
-            };
-        }
+        self.position = self.position();
+        // SAFETY: the caller's guarantee.
+        unsafe { self.look() };
     }
 
     /// Where the walk is: the next entry has this position or a higher one.
     pub(crate) fn position(&self) -> isize {
+        #[cfg(all(Py_3_11, not(Py_3_14)))]
+        if !self.entries[0].is_null() {
+            let [first, next, _] = self.entries.map(<*const table::Entry>::addr);
+            return ((next - first) / size_of::<table::Entry>()).cast_signed();
+        }
         self.position
     }
 
@@ -106,19 +120,27 @@ impl Walk {
     #[inline(always)]
     pub(crate) unsafe fn next(&mut self) -> Option<(*mut ffi::PyObject, *mut ffi::PyObject)> {
         #[cfg(all(Py_3_11, not(Py_3_14)))]
-        if let Some((entries, count)) = self.entries {
-            // SAFETY: as many entries as `count`; those that were removed are null.
+        {
+            // SAFETY: between the first entry and the end; those that were removed are null.
             unsafe {
-                while self.position < count {
-                    let entry = entries.offset(self.position);
-                    self.position += 1;
+                while self.entries[1] < self.entries[2] {
+                    let entry = self.entries[1];
+                    self.entries[1] = entry.add(1);
                     if !(*entry).value.is_null() {
                         return Some(((*entry).key, (*entry).value));
                     }
                 }
             }
-            return None;
+            if !self.entries[0].is_null() {
+                return None;
+            }
         }
+        // SAFETY: the caller's guarantee.
+        unsafe { self.next_public() }
+    }
+
+    #[inline(never)]
+    unsafe fn next_public(&mut self) -> Option<(*mut ffi::PyObject, *mut ffi::PyObject)> {
         let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: the caller's guarantee.
         let found = unsafe { ffi::PyDict_Next(self.dict, &raw mut self.position, &raw mut key, &raw mut value) != 0 };

@@ -146,27 +146,28 @@ unsafe fn decode<U: Unit>(bytes: &[u8], target: *mut U) {
     let (mut at, mut out) = (range.start, target);
     // SAFETY: valid UTF-8 has as many bytes after each first one as that says; the caller's guarantee.
     unsafe {
-        let low = |at: *const u8, index: usize| u32::from(*at.add(index)) & 0x3f;
         while at < range.end {
-            let first = u32::from(*at);
             let char;
-            (char, at) = match first {
-                0..0x80 => {
-                    while range.end.addr() - at.addr() >= 8 && at.cast::<u64>().read_unaligned() & HIGH == 0 {
-                        for index in 0..8 {
-                            out.add(index).write(U::of(u32::from(*at.add(index))));
-                        }
-                        (at, out) = (at.add(8), out.add(8));
+            if *at < 0x80 {
+                while range.end.addr() - at.addr() >= 8 && at.cast::<u64>().read_unaligned() & HIGH == 0 {
+                    for index in 0..8 {
+                        out.add(index).write(U::of(u32::from(*at.add(index))));
                     }
-                    if at == range.end || *at >= 0x80 {
-                        continue;
-                    }
-                    (u32::from(*at), at.add(1))
+                    (at, out) = (at.add(8), out.add(8));
                 }
-                0x80..0xe0 => ((first & 0x1f) << 6 | low(at, 1), at.add(2)),
-                0xe0..0xf0 => ((first & 0x0f) << 12 | low(at, 1) << 6 | low(at, 2), at.add(3)),
-                _ => ((first & 0x07) << 18 | low(at, 1) << 12 | low(at, 2) << 6 | low(at, 3), at.add(4)),
-            };
+                if at == range.end || *at >= 0x80 {
+                    continue;
+                }
+                (char, at) = (u32::from(*at), at.add(1));
+            } else {
+                let first = u32::from(*at);
+                let low = |index: usize| u32::from(*at.add(index)) & 0x3f;
+                (char, at) = match first {
+                    0..0xe0 => ((first & 0x1f) << 6 | low(1), at.add(2)),
+                    0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), at.add(3)),
+                    _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), at.add(4)),
+                };
+            }
             out.write(U::of(char));
             out = out.add(1);
         }

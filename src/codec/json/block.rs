@@ -10,6 +10,77 @@ pub(super) use x86::Block;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use portable::Block;
 
+/// Copies whole parts of `len` bytes up to the first one with a special byte; returns how many bytes it copied.
+///
+/// # Safety
+/// So many bytes can be read and written, and do not overlap.
+#[inline]
+pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the caller's guarantee; the processor has AVX2.
+        return unsafe { avx2::copy_plain(source, target, len) };
+    }
+    let mut done = 0;
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        while len - done >= WIDTH {
+            let block = Block::load(source.add(done));
+            if block.special() != 0 {
+                break;
+            }
+            block.store(target.add(done));
+            done = done.wrapping_add(WIDTH);
+        }
+    }
+    done
+}
+
+/// Thirty-two bytes at once, for processors of 2013 and later.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    const WIDTH: usize = 32;
+
+    /// # Safety
+    /// As [`super::copy_plain`]; the processor has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+        let mut done = 0;
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            while len - done >= 2 * WIDTH {
+                let first = _mm256_loadu_si256(source.add(done).cast());
+                let second = _mm256_loadu_si256(source.add(done + WIDTH).cast());
+                if _mm256_movemask_epi8(_mm256_or_si256(special(first), special(second))) != 0 {
+                    break;
+                }
+                _mm256_storeu_si256(target.add(done).cast(), first);
+                _mm256_storeu_si256(target.add(done + WIDTH).cast(), second);
+                done = done.wrapping_add(2 * WIDTH);
+            }
+            while len - done >= WIDTH {
+                let part = _mm256_loadu_si256(source.add(done).cast());
+                if _mm256_movemask_epi8(special(part)) != 0 {
+                    break;
+                }
+                _mm256_storeu_si256(target.add(done).cast(), part);
+                done = done.wrapping_add(WIDTH);
+            }
+        }
+        done
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn special(part: __m256i) -> __m256i {
+        let quote = _mm256_cmpeq_epi8(part, _mm256_set1_epi8(b'"'.cast_signed()));
+        let backslash = _mm256_cmpeq_epi8(part, _mm256_set1_epi8(b'\\'.cast_signed()));
+        let control = _mm256_cmpeq_epi8(_mm256_min_epu8(part, _mm256_set1_epi8(0x1f)), part);
+        _mm256_or_si256(_mm256_or_si256(quote, backslash), control)
+    }
+}
+
 /// SSE2, which every x86-64 has.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -33,6 +104,35 @@ mod x86 {
         pub(in super::super) fn of(first: u64, last: u64) -> Self {
             // SAFETY: SSE2.
             Self(unsafe { _mm_set_epi64x(last.cast_signed(), first.cast_signed()) })
+        }
+
+        /// Four bytes, then four more, then zeros.
+        #[inline(always)]
+        pub(in super::super) fn of_fours(first: u32, last: u32) -> Self {
+            // SAFETY: SSE2.
+            unsafe {
+                let (first, last) = (_mm_cvtsi32_si128(first.cast_signed()), _mm_cvtsi32_si128(last.cast_signed()));
+                Self(_mm_unpacklo_epi32(first, last))
+            }
+        }
+
+        /// # Safety
+        /// Eight bytes can be read at both.
+        #[inline(always)]
+        pub(in super::super) unsafe fn load_halves(first: *const u8, last: *const u8) -> Self {
+            // SAFETY: the caller's guarantee.
+            unsafe { Self(_mm_unpacklo_epi64(_mm_loadl_epi64(first.cast()), _mm_loadl_epi64(last.cast()))) }
+        }
+
+        /// # Safety
+        /// Eight bytes can be written at both.
+        #[inline(always)]
+        pub(in super::super) unsafe fn store_halves(self, first: *mut u8, last: *mut u8) {
+            // SAFETY: the caller's guarantee.
+            unsafe {
+                _mm_storel_epi64(first.cast(), self.0);
+                _mm_storeh_pd(last.cast(), _mm_castsi128_pd(self.0));
+            }
         }
 
         /// # Safety
@@ -98,6 +198,35 @@ mod portable {
         #[inline(always)]
         pub(in super::super) fn of(first: u64, last: u64) -> Self {
             Self((u128::from(first) | u128::from(last) << 64).to_le_bytes())
+        }
+
+        /// Four bytes, then four more, then zeros.
+        #[inline(always)]
+        pub(in super::super) fn of_fours(first: u32, last: u32) -> Self {
+            Self::of(u64::from(first) | u64::from(last) << 32, 0)
+        }
+
+        /// # Safety
+        /// Eight bytes can be read at both.
+        #[inline(always)]
+        pub(in super::super) unsafe fn load_halves(first: *const u8, last: *const u8) -> Self {
+            // SAFETY: the caller's guarantee.
+            unsafe {
+                let half = |at: *const u8| u64::from_le(at.cast::<u64>().read_unaligned());
+                Self::of(half(first), half(last))
+            }
+        }
+
+        /// # Safety
+        /// Eight bytes can be written at both.
+        #[inline(always)]
+        pub(in super::super) unsafe fn store_halves(self, first: *mut u8, last: *mut u8) {
+            let (halves, _) = self.0.as_chunks::<8>();
+            // SAFETY: the caller's guarantee.
+            unsafe {
+                first.cast::<[u8; 8]>().write(halves[0]);
+                last.cast::<[u8; 8]>().write(halves[1]);
+            }
         }
 
         /// # Safety

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 /// The most characters an integer of 64 bits has, and room for a store beyond them.
-pub(super) const MAX_INT: usize = 24;
+pub(super) const MAX_INT: usize = 32;
 
 /// The two digits of each number below 100.
 static PAIRS: [[u8; 2]; 100] = {
@@ -13,6 +13,23 @@ static PAIRS: [[u8; 2]; 100] = {
         number += 1;
     }
     pairs
+};
+
+/// The digits of each number below 1000, and in the last byte how many they are.
+static SMALL: [[u8; 4]; 1000] = {
+    let mut small = [[0; 4]; 1000];
+    let mut number = 0;
+    while number < 1000 {
+        let (hundreds, tens, ones) =
+            (b'0' + (number / 100) as u8, b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8);
+        small[number] = match number {
+            0..10 => [ones, 0, 0, 1],
+            10..100 => [tens, ones, 0, 2],
+            _ => [hundreds, tens, ones, 3],
+        };
+        number += 1;
+    }
+    small
 };
 
 /// Writes `value`; returns where it ends.
@@ -34,64 +51,62 @@ pub(super) unsafe fn write_i64(value: i64, target: *mut u8) -> *mut u8 {
 /// As [`write_i64`].
 #[inline(always)]
 pub(super) unsafe fn write_u64(value: u64, target: *mut u8) -> *mut u8 {
-    // SAFETY: the caller's guarantee; at most 20 digits.
+    // SAFETY: the caller's guarantee; at most 20 digits, and stores of eight bytes.
     unsafe {
-        if value < 10_000 {
-            return write_short(value as u32, target);
+        if value < 1000 {
+            let digits = SMALL[value as usize];
+            target.cast::<[u8; 4]>().write(digits);
+            return target.add(usize::from(digits[3]));
         }
         write_long(value, target)
     }
 }
 
-/// One to four digits.
-#[inline(always)]
-unsafe fn write_short(value: u32, target: *mut u8) -> *mut u8 {
-    // SAFETY: the caller's guarantee.
-    unsafe {
-        let (high, low) = (value / 100, value % 100);
-        if high == 0 {
-            let [tens, ones] = PAIRS[low as usize];
-            let two = usize::from(low >= 10);
-            target.write(tens);
-            target.add(two).write(ones);
-            return target.add(1 + two);
-        }
-        let [tens, ones] = PAIRS[high as usize];
-        let two = usize::from(high >= 10);
-        target.write(tens);
-        target.add(two).write(ones);
-        let target = target.add(1 + two);
-        target.cast::<[u8; 2]>().write(PAIRS[low as usize]);
-        target.add(2)
-    }
-}
-
-/// Four digits.
-#[inline(always)]
-unsafe fn write_four(value: u32, target: *mut u8) {
-    // SAFETY: the caller's guarantee; `value` is below 10000.
-    unsafe {
-        target.cast::<[[u8; 2]; 2]>().write([PAIRS[(value / 100) as usize], PAIRS[(value % 100) as usize]]);
-    }
-}
-
-/// Five digits and more.
-#[inline(never)]
+/// Four digits and more.
+#[inline]
 unsafe fn write_long(value: u64, target: *mut u8) -> *mut u8 {
+    const EIGHT: u64 = 100_000_000;
     // SAFETY: the caller's guarantee.
     unsafe {
-        if value < 100_000_000 {
-            let (high, low) = ((value / 10_000) as u32, (value % 10_000) as u32);
-            let target = write_short(high, target);
-            write_four(low, target);
-            return target.add(4);
+        if value < EIGHT {
+            return write_trimmed(value, target);
         }
-        let (high, low) = (value / 100_000_000, (value % 100_000_000) as u32);
-        let target = if high < 10_000 { write_short(high as u32, target) } else { write_long(high, target) };
-        write_four(low / 10_000, target);
-        write_four(low % 10_000, target.add(4));
+        let (high, low) = (value / EIGHT, value % EIGHT);
+        let target = if high < EIGHT {
+            write_trimmed(high, target)
+        } else {
+            let target = write_trimmed(high / EIGHT, target);
+            target.cast::<u64>().write_unaligned(eight_digits(high % EIGHT));
+            target.add(8)
+        };
+        target.cast::<u64>().write_unaligned(eight_digits(low));
         target.add(8)
     }
+}
+
+/// The digits of a number below 10^8, in a store of eight bytes.
+#[inline(always)]
+unsafe fn write_trimmed(value: u64, target: *mut u8) -> *mut u8 {
+    let digits = eight_digits(value);
+    // The zeros in front; the last digit stays even of 0.
+    let zeros = ((digits & 0x0f0f_0f0f_0f0f_0f0f) | 1 << 56).trailing_zeros() / 8;
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        target.cast::<u64>().write_unaligned(digits >> (8 * zeros));
+        target.add(8 - zeros as usize)
+    }
+}
+
+/// The eight digits of a number below 10^8, the first in the lowest byte.
+#[inline(always)]
+const fn eight_digits(value: u64) -> u64 {
+    // Halves, then quarters, then digits: quotients by multiplication, several at once.
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = (fours.wrapping_mul(10_486) >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | (fours.wrapping_sub(hundreds.wrapping_mul(100)) << 16);
+    let tens = (pairs.wrapping_mul(103) >> 10) & 0x000f_000f_000f_000f;
+    let digits = tens | (pairs.wrapping_sub(tens.wrapping_mul(10)) << 8);
+    digits | 0x3030_3030_3030_3030
 }
 
 /// Writes the two digits of a number below 100.

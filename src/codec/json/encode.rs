@@ -164,25 +164,12 @@ impl<'w, 'py> Encoder<'w, 'py> {
                 if object == ffi::Py_True() { self.word(at, *b"true", 4) } else { self.word(at, *b"false", 5) }
             } else if class == &raw mut ffi::PyFloat_Type {
                 self.float(at, ffi::PyFloat_AS_DOUBLE(object))
-            } else {
-                self.container_or_other::<INDENT>(at, object)
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::value`].
-    #[inline(never)]
-    unsafe fn container_or_other<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
-        // SAFETY: as above.
-        unsafe {
-            let class = ffi::Py_TYPE(object);
-            if class == &raw mut ffi::PyDict_Type {
-                self.nested(object, |this| this.dict::<INDENT>(at, object))
+            } else if class == &raw mut ffi::PyDict_Type {
+                self.dict::<INDENT>(at, object)
             } else if class == &raw mut ffi::PyList_Type {
-                self.nested(object, |this| this.list::<INDENT>(at, object))
+                self.list::<INDENT>(at, object)
             } else if class == &raw mut ffi::PyTuple_Type {
-                self.nested(object, |this| this.tuple::<INDENT>(at, object))
+                self.tuple::<INDENT>(at, object)
             } else {
                 self.other::<INDENT>(at, object)
             }
@@ -284,22 +271,30 @@ impl<'w, 'py> Encoder<'w, 'py> {
         self.depth -= 1;
     }
 
+    /// Writes a list, or an instance of a subclass.
+    ///
     /// # Safety
-    /// Attached; a list, or an instance of a subclass, that is held.
+    /// Attached; `list` is alive.
+    #[inline(never)]
     pub(super) unsafe fn list<const INDENT: bool>(&mut self, at: Cursor, list: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee.
         unsafe {
-            let items = || (*list.cast::<ffi::PyListObject>()).ob_item.cast_const();
-            self.items::<INDENT>(at, ffi::Py_SIZE(list), items, || ffi::Py_SIZE(list))
+            self.nested(list, |this| {
+                let items = || (*list.cast::<ffi::PyListObject>()).ob_item.cast_const();
+                this.items::<INDENT>(at, ffi::Py_SIZE(list), items, || ffi::Py_SIZE(list))
+            })
         }
     }
 
+    #[inline(never)]
     unsafe fn tuple<const INDENT: bool>(&mut self, at: Cursor, tuple: *mut ffi::PyObject) -> Done {
-        // SAFETY: an exact tuple, held by `nested`; tuples do not change.
+        // SAFETY: an exact tuple that is alive; tuples do not change.
         unsafe {
-            let items = (&raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
-            let count = ffi::Py_SIZE(tuple);
-            self.items::<INDENT>(at, count, || items, || count)
+            self.nested(tuple, |this| {
+                let items = (&raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
+                let count = ffi::Py_SIZE(tuple);
+                this.items::<INDENT>(at, count, || items, || count)
+            })
         }
     }
 
@@ -380,9 +375,18 @@ impl<'w, 'py> Encoder<'w, 'py> {
         }
     }
 
+    /// Writes a dict, or an instance of a subclass.
+    ///
     /// # Safety
-    /// Attached; a dict, or an instance of a subclass, that is held.
+    /// Attached; `object` is alive.
+    #[inline(never)]
     pub(super) unsafe fn dict<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee.
+        unsafe { self.nested(object, |this| this.entries_of::<INDENT>(at, object)) }
+    }
+
+    #[inline(always)]
+    unsafe fn entries_of<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee. Writing a key runs no Python code, so that the value is still there
         // afterwards; when Python code may have run, the walk is refreshed.
         unsafe {

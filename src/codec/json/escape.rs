@@ -1,7 +1,7 @@
 //! Writing strings: copied sixteen bytes at a time up to what must be escaped.
 #![allow(unsafe_code)]
 
-use super::block::{Block, WIDTH};
+use super::block::{Block, WIDTH, copy_plain};
 use super::encode::{Cursor, Done, Encoder, ROOM};
 use crate::cpython::text::{self, Text};
 use pyo3::ffi;
@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 
 /// The longest escape; each takes a store of eight bytes.
 const LONGEST: usize = 6;
+/// Text from this length on is worth a call of a function for the processor at hand.
+const LONG: usize = 64;
 /// So many bytes or characters are written with one check for room where escapes are to be expected.
 const CHUNK: usize = 512;
 
@@ -79,51 +81,27 @@ impl Encoder<'_, '_> {
         unsafe {
             at.write(b'"');
             let out = at.as_ptr().add(1);
-            if len >= WIDTH {
-                let mut done = 0;
-                loop {
-                    let block = Block::load(source.add(done));
-                    block.store(out.add(done));
-                    if block.special() != 0 {
-                        return self.escaping(out.add(done), source.add(done), len - done);
-                    }
-                    done = done.wrapping_add(WIDTH);
-                    if len - done < WIDTH {
-                        break;
-                    }
+            if len < WIDTH {
+                if !copy_short_plain(source, out, len) {
+                    return self.escaping(out, source, len);
                 }
-                let last = len - WIDTH;
-                let block = Block::load(source.add(last));
-                block.store(out.add(last));
+                out.add(len).write(b'"');
+                return Some(NonNull::new_unchecked(out.add(len + 1)));
+            }
+            let mut done = if len >= LONG { copy_plain(source, out, len) } else { 0 };
+            while len - done >= WIDTH {
+                let block = Block::load(source.add(done));
+                block.store(out.add(done));
                 if block.special() != 0 {
                     return self.escaping(out.add(done), source.add(done), len - done);
                 }
-            } else if len >= 8 {
-                let last = len - 8;
-                let (head, tail) =
-                    (source.cast::<u64>().read_unaligned(), source.add(last).cast::<u64>().read_unaligned());
-                out.cast::<u64>().write_unaligned(head);
-                out.add(last).cast::<u64>().write_unaligned(tail);
-                if Block::of(head, tail).special() != 0 {
-                    return self.escaping(out, source, len);
-                }
-            } else if len >= 4 {
-                let last = len - 4;
-                let (head, tail) =
-                    (source.cast::<u32>().read_unaligned(), source.add(last).cast::<u32>().read_unaligned());
-                out.cast::<u32>().write_unaligned(head);
-                out.add(last).cast::<u32>().write_unaligned(tail);
-                let both = u64::from(head) | u64::from(tail) << 32;
-                if Block::of(both, both).special() != 0 {
-                    return self.escaping(out, source, len);
-                }
-            } else {
-                let mut out = out;
-                for byte in bytes {
-                    out = put_byte(*byte, out);
-                }
-                out.write(b'"');
-                return Some(NonNull::new_unchecked(out.add(1)));
+                done = done.wrapping_add(WIDTH);
+            }
+            let last = len - WIDTH;
+            let block = Block::load(source.add(last));
+            block.store(out.add(last));
+            if block.special() != 0 {
+                return self.escaping(out.add(done), source.add(done), len - done);
             }
             out.add(len).write(b'"');
             Some(NonNull::new_unchecked(out.add(len + 1)))
@@ -192,27 +170,24 @@ impl Encoder<'_, '_> {
                 let mut out = at.as_ptr();
                 let (groups, rest) = chunk.as_chunks::<8>();
                 for group in groups {
-                    if let Some(ascii) = U::ascii(group)
-                        && Block::of(ascii, ascii).special() == 0
-                    {
-                        out.cast::<u64>().write_unaligned(ascii);
-                        out = out.add(8);
-                        continue;
-                    }
-                    for char in group {
-                        match put_char(char.get(), out) {
+                    if group.iter().fold(false, |any, char| any | is_special(char.get())) {
+                        match put_chars(group, out) {
                             Some(after) => out = after.as_ptr(),
                             None => return self.surrogate(),
                         }
+                    } else if let Some(ascii) = U::ascii(group) {
+                        out.cast::<u64>().write_unaligned(ascii);
+                        out = out.add(8);
+                    } else {
+                        for char in group {
+                            out = put_plain(char.get(), out);
+                        }
                     }
                 }
-                for char in rest {
-                    match put_char(char.get(), out) {
-                        Some(after) => out = after.as_ptr(),
-                        None => return self.surrogate(),
-                    }
-                }
-                at = NonNull::new_unchecked(out);
+                at = match put_chars(rest, out) {
+                    Some(at) => at,
+                    None => return self.surrogate(),
+                };
             }
             at = self.reserve(at, ROOM + 1)?;
             at.write(b'"');
@@ -223,6 +198,37 @@ impl Encoder<'_, '_> {
     #[cold]
     pub(super) fn surrogate(&mut self) -> Done {
         self.unfit("str is not valid UTF-8: surrogates not allowed")
+    }
+}
+
+/// Copies less than sixteen bytes from both ends; whether none of them is special.
+///
+/// # Safety
+/// So many bytes can be read, and sixteen written.
+#[inline(always)]
+unsafe fn copy_short_plain(source: *const u8, out: *mut u8, len: usize) -> bool {
+    // SAFETY: the caller's guarantee; each arm reads inside `len` bytes.
+    unsafe {
+        if len >= 8 {
+            let block = Block::load_halves(source, source.add(len - 8));
+            block.store_halves(out, out.add(len - 8));
+            block.special() == 0
+        } else if len >= 4 {
+            let (head, tail) =
+                (source.cast::<u32>().read_unaligned(), source.add(len - 4).cast::<u32>().read_unaligned());
+            out.cast::<u32>().write_unaligned(head);
+            out.add(len - 4).cast::<u32>().write_unaligned(tail);
+            Block::of_fours(head, tail).special() & 0xff == 0
+        } else if len > 0 {
+            let (first, middle, last) = (*source, *source.add(len / 2), *source.add(len - 1));
+            out.write(first);
+            out.add(len / 2).write(middle);
+            out.add(len - 1).write(last);
+            let escape = |byte: u8| ESCAPES[usize::from(byte)][7];
+            escape(first) | escape(middle) | escape(last) == 0
+        } else {
+            true
+        }
     }
 }
 
@@ -285,34 +291,59 @@ macro_rules! unit {
 
 unit!(u8, u16, u32);
 
-/// Writes one character as UTF-8, escaped where it must be; `None` for a surrogate, which has no UTF-8.
+/// Whether a character is escaped, or has no UTF-8.
+#[inline(always)]
+fn is_special(char: u32) -> bool {
+    char < 0x20 || char == u32::from(b'"') || char == u32::from(b'\\') || char & 0xffff_f800 == 0xd800
+}
+
+/// Writes characters as UTF-8, escaped where they must be; `None` for a surrogate, which has no UTF-8.
 ///
 /// # Safety
-/// There is room for eight bytes.
+/// There is room for eight bytes each.
 #[inline(always)]
-unsafe fn put_char(char: u32, out: *mut u8) -> Done {
+unsafe fn put_chars<U: Unit>(chars: &[U], out: *mut u8) -> Done {
+    let mut out = out;
     // SAFETY: the caller's guarantee.
     unsafe {
-        let out = match char {
-            0..0x80 => put_byte(char as u8, out),
+        for char in chars {
+            out = match char.get() {
+                char @ 0..0x80 => put_byte(char as u8, out),
+                0xd800..0xe000 => return None,
+                char => put_plain(char, out),
+            };
+        }
+    }
+    NonNull::new(out)
+}
+
+/// Writes one character as UTF-8.
+///
+/// # Safety
+/// There is room for four bytes; it is no surrogate.
+#[inline(always)]
+unsafe fn put_plain(char: u32, out: *mut u8) -> *mut u8 {
+    let (second, third) = (0x80 | (char >> 12 & 0x3f) as u8, 0x80 | (char >> 6 & 0x3f) as u8);
+    let last = 0x80 | (char & 0x3f) as u8;
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        match char {
+            0..0x80 => {
+                out.write(char as u8);
+                out.add(1)
+            }
             0x80..0x800 => {
-                out.cast::<[u8; 2]>().write([0xc0 | (char >> 6) as u8, 0x80 | (char & 0x3f) as u8]);
+                out.cast::<[u8; 2]>().write([0xc0 | (char >> 6) as u8, last]);
                 out.add(2)
             }
             0x800..0x1_0000 => {
-                if char & 0xf800 == 0xd800 {
-                    return None;
-                }
-                let (middle, last) = (0x80 | (char >> 6 & 0x3f) as u8, 0x80 | (char & 0x3f) as u8);
-                out.cast::<[u8; 3]>().write([0xe0 | (char >> 12) as u8, middle, last]);
+                out.cast::<[u8; 3]>().write([0xe0 | (char >> 12) as u8, third, last]);
                 out.add(3)
             }
             _ => {
-                let (second, third) = (0x80 | (char >> 12 & 0x3f) as u8, 0x80 | (char >> 6 & 0x3f) as u8);
-                out.cast::<[u8; 4]>().write([0xf0 | (char >> 18) as u8, second, third, 0x80 | (char & 0x3f) as u8]);
+                out.cast::<[u8; 4]>().write([0xf0 | (char >> 18) as u8, second, third, last]);
                 out.add(4)
             }
-        };
-        NonNull::new(out)
+        }
     }
 }

@@ -6,6 +6,23 @@ use super::decode::{Decoder, Found, Invalid, Stop};
 use crate::cpython::MAX_KEY;
 use crate::cpython::new_str::{new_ascii, new_valid};
 
+/// Room for a block, or for a character and what is stored beyond it.
+const ROOM: usize = 2 * WIDTH;
+
+/// What the letter after a backslash stands for; 0 for `u`, and for what is none.
+static UNESCAPED: [u8; 256] = {
+    let mut bytes = [0; 256];
+    bytes[b'"' as usize] = b'"';
+    bytes[b'\\' as usize] = b'\\';
+    bytes[b'/' as usize] = b'/';
+    bytes[b'b' as usize] = 0x08;
+    bytes[b'f' as usize] = 0x0c;
+    bytes[b'n' as usize] = b'\n';
+    bytes[b'r' as usize] = b'\r';
+    bytes[b't' as usize] = b'\t';
+    bytes
+};
+
 /// A part of the text without escapes, up to the quote, backslash or control character at its end.
 struct Run {
     end: *const u8,
@@ -91,39 +108,62 @@ impl Decoder<'_> {
 
     /// A string with escapes, or one that does not end: `run` is its first part.
     #[inline(never)]
-    unsafe fn escaped(&mut self, start: *const u8, mut run: Run, is_key: bool) -> Found {
+    unsafe fn escaped(&mut self, start: *const u8, run: Run, is_key: bool) -> Found {
+        let first = run.end.addr() - start.addr();
         self.unescaped.clear();
-        let (mut from, mut ascii) = (start, true);
-        // SAFETY: as for `run`; `from` to `run.end` is a part without escapes.
+        if self.unescaped.try_reserve(first + ROOM).is_err() {
+            return Err(self.no_memory(start));
+        }
+        let (mut at, mut high) = (run.end, u32::from(!run.ascii));
+        // SAFETY: as for `run`; each turn has room for a block or a character, and counts what it wrote.
         unsafe {
+            self.unescaped.extend_from_slice(std::slice::from_raw_parts(start, first));
             loop {
-                let part = std::slice::from_raw_parts(from, run.end.addr() - from.addr());
-                ascii &= run.ascii;
-                // No escape becomes longer than four bytes.
-                if self.unescaped.try_reserve(part.len() + 4).is_err() {
-                    return Err(self.no_memory(run.end));
+                if self.unescaped.capacity() - self.unescaped.len() < ROOM && self.unescaped.try_reserve(ROOM).is_err()
+                {
+                    return Err(self.no_memory(at));
                 }
-                self.unescaped.extend_from_slice(part);
-                match *run.end {
+                let len = self.unescaped.len();
+                let out = self.unescaped.as_mut_ptr().add(len);
+                match *at {
                     b'"' => break,
-                    b'\\' => from = self.escape(run.end, &mut ascii)?,
-                    _ => return Err(self.fail(Invalid::Control, run.end)),
-                }
-                // Escapes often follow one another.
-                while *from == b'\\' {
-                    if self.unescaped.try_reserve(4).is_err() {
-                        return Err(self.no_memory(from));
+                    b'\\' => {
+                        let byte = UNESCAPED[usize::from(*at.add(1))];
+                        if byte == 0 {
+                            let char;
+                            (char, at) = self.code_unit(at)?;
+                            high |= u32::from(char as u32 >= 0x80);
+                            self.unescaped.set_len(len + char.encode_utf8(&mut *out.cast::<[u8; 4]>()).len());
+                            continue;
+                        }
+                        out.write(byte);
+                        at = at.add(2);
+                        self.unescaped.set_len(len + 1);
                     }
-                    from = self.escape(from, &mut ascii)?;
+                    0..0x20 => return Err(self.fail(Invalid::Control, at)),
+                    _ if self.end.addr() - at.addr() >= WIDTH => {
+                        let block = Block::load(at);
+                        block.store(out);
+                        let special = block.special() | 1 << WIDTH;
+                        let count = special.trailing_zeros() as usize;
+                        high |= block.high() & (special ^ (special - 1));
+                        at = at.add(count);
+                        self.unescaped.set_len(len + count);
+                    }
+                    byte => {
+                        high |= u32::from(byte >= 0x80);
+                        out.write(byte);
+                        at = at.add(1);
+                        self.unescaped.set_len(len + 1);
+                    }
                 }
-                run = self.run(from);
             }
-            let end = run.end.add(1);
+            let end = at.add(1);
             let bytes = std::mem::take(&mut self.unescaped);
             let found = if is_key {
                 self.shared(&bytes, end)
             } else {
-                let made = if ascii { new_ascii(&bytes) } else { new_valid(&bytes) };
+                let made = if high == 0 { new_ascii(&bytes) } else { new_valid(&bytes) };
                 made.map(|object| (object, end)).ok_or_else(|| self.fail(Invalid::Raised, end))
             };
             self.unescaped = bytes;
@@ -131,33 +171,17 @@ impl Decoder<'_> {
         }
     }
 
-    /// Reads the escape whose backslash is at `at`; returns where it ends.
-    #[inline]
-    unsafe fn escape(&mut self, at: *const u8, ascii: &mut bool) -> Result<*const u8, Stop> {
-        // SAFETY: a byte follows, the NUL at the end at the latest.
+    /// `\uXXXX`, or two of them that are one character; and where they end.
+    #[inline(never)]
+    unsafe fn code_unit(&mut self, at: *const u8) -> Result<(char, *const u8), Stop> {
+        // SAFETY: a byte follows, the NUL at the end at the latest; `hex` reads no further than to the first byte that is
+        // no digit.
         unsafe {
-            let byte = match *at.add(1) {
-                b'"' => b'"',
-                b'\\' => b'\\',
-                b'/' => b'/',
-                b'b' => 0x08,
-                b'f' => 0x0c,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                b'u' => return self.code_unit(at, ascii),
+            match *at.add(1) {
+                b'u' => {}
                 _ if at.add(1) == self.end => return Err(self.fail(Invalid::End, self.end)),
                 _ => return Err(self.fail(Invalid::Escape, at)),
-            };
-            self.unescaped.push(byte);
-            Ok(at.add(2))
-        }
-    }
-
-    /// `\uXXXX`, or two of them that are one character.
-    unsafe fn code_unit(&mut self, at: *const u8, ascii: &mut bool) -> Result<*const u8, Stop> {
-        // SAFETY: as for `escape`; `hex` reads no further than to the first byte that is no digit.
-        unsafe {
+            }
             let first = self.hex(at)?;
             let mut end = at.add(6);
             let char = match first {
@@ -180,10 +204,7 @@ impl Decoder<'_> {
                 }
                 _ => first,
             };
-            *ascii &= char < 0x80;
-            let char = char::from_u32(char).unwrap_or(char::REPLACEMENT_CHARACTER);
-            self.unescaped.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
-            Ok(end)
+            Ok((char::from_u32(char).unwrap_or(char::REPLACEMENT_CHARACTER), end))
         }
     }
 

@@ -68,10 +68,10 @@ impl<'py> Encoder<'_, 'py> {
                     return self.int(at, object);
                 }
                 if flags & ffi::Py_TPFLAGS_LIST_SUBCLASS != 0 {
-                    return self.nested(object, |this| this.list::<INDENT>(at, object));
+                    return self.list::<INDENT>(at, object);
                 }
                 if flags & ffi::Py_TPFLAGS_DICT_SUBCLASS != 0 {
-                    return self.nested(object, |this| this.dict::<INDENT>(at, object));
+                    return self.dict::<INDENT>(at, object);
                 }
             }
             if self.options & option::PASSTHROUGH_DATACLASS == 0

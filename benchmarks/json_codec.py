@@ -1,5 +1,7 @@
 """dumps and loads of framecache.json against its peers, interleaved; see RESULTS.md.
 
+(A file called json.py would take the place of the standard library's module for every script here.)
+
 The documents in FRAMECACHE_BENCH_DATA are optional: the directory that holds twitter.json.xz and its like. With
 arguments only the workloads whose names contain one of them run. ``--fresh`` times large documents in one new process
 for each module instead.
@@ -7,7 +9,6 @@ for each module instead.
 
 from __future__ import annotations
 
-import copy
 import gc
 import importlib
 import json
@@ -210,30 +211,25 @@ def floor() -> None:
 
 def fresh() -> None:
     """Time large documents in a process of their own for each module: nobody else warms its memory."""
-    script = """
-import gc, sys, time
-sys.path.insert(0, {here!r})
-import json as bench
-dumps, loads = bench.modules()[{module!r}]
-for name in bench.DOCUMENTS:
-    text = bench.text_of(name)
-    value = bench.json.loads(text)
-    gc.disable()
-    shown = []
-    for call, argument in ((dumps, value), (loads, text)):
-        taken = []
-        for _ in range(15):
-            start = time.perf_counter_ns()
-            call(argument)
-            taken.append(time.perf_counter_ns() - start)
-        shown.append(f"{{sorted(taken)[7] / 1e3:.0f}}")
-    print(f"{{{module!r}:12}} {{name:14}} dumps {{shown[0]:>8}} us   loads {{shown[1]:>8}} us")
-"""
-    here = str(Path(__file__).parent)
-    script = script.replace("import json as bench", "import importlib.util as util; spec = util.spec_from_file_location("
-                            f"'bench', {__file__!r}); bench = util.module_from_spec(spec); spec.loader.exec_module(bench)")
     for module in modules():
-        subprocess.run([sys.executable, "-c", script.format(here=here, module=module)], check=True)
+        subprocess.run([sys.executable, __file__, f"--only={module}"], check=True)
+
+
+def alone(module: str) -> None:
+    """Print the medians of `module` for the documents."""
+    dumps, loads = modules()[module]
+    gc.disable()
+    for name in DOCUMENTS:
+        text = text_of(name)
+        medians = []
+        for call, argument in ((dumps, json.loads(text)), (loads, text)):
+            taken = []
+            for _ in range(15):
+                start = time.perf_counter_ns()
+                call(argument)
+                taken.append(time.perf_counter_ns() - start)
+            medians.append(sorted(taken)[7] / 1e3)
+        print(f"{module:12} {name:14} dumps {medians[0]:8.0f} us   loads {medians[1]:8.0f} us", flush=True)
 
 
 def main() -> None:
@@ -241,11 +237,12 @@ def main() -> None:
     if "--fresh" in arguments:
         fresh()
         return
+    if arguments and arguments[0].startswith("--only="):
+        alone(arguments[0].partition("=")[2])
+        return
     interleaved(arguments)
     if not arguments:
         floor()
 
 
-if __name__ == "__main__":
-    # This file's directory is where scripts are looked for first, and this file is called json.
-    main()
+main()
