@@ -32,7 +32,7 @@ pub(crate) unsafe fn ascii_of<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]
         if (*ascii).state & COMPACT_ASCII != COMPACT_ASCII {
             return None;
         }
-        Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.unsigned_abs()))
+        Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.cast_unsigned()))
     }
 }
 

@@ -74,10 +74,10 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     fn special(part: __m256i) -> __m256i {
-        let quote = _mm256_cmpeq_epi8(part, _mm256_set1_epi8(b'"'.cast_signed()));
         let backslash = _mm256_cmpeq_epi8(part, _mm256_set1_epi8(b'\\'.cast_signed()));
-        let control = _mm256_cmpeq_epi8(_mm256_min_epu8(part, _mm256_set1_epi8(0x1f)), part);
-        _mm256_or_si256(_mm256_or_si256(quote, backslash), control)
+        let turned = _mm256_xor_si256(part, _mm256_set1_epi8(2));
+        let low = _mm256_cmpeq_epi8(_mm256_min_epu8(turned, _mm256_set1_epi8(0x20)), turned);
+        _mm256_or_si256(backslash, low)
     }
 }
 
@@ -97,13 +97,6 @@ mod x86 {
         pub(in super::super) unsafe fn load(source: *const u8) -> Self {
             // SAFETY: the caller's guarantee.
             Self(unsafe { _mm_loadu_si128(source.cast()) })
-        }
-
-        /// Eight bytes, then eight more.
-        #[inline(always)]
-        pub(in super::super) fn of(first: u64, last: u64) -> Self {
-            // SAFETY: SSE2.
-            Self(unsafe { _mm_set_epi64x(last.cast_signed(), first.cast_signed()) })
         }
 
         /// Four bytes, then four more, then zeros.
@@ -147,12 +140,25 @@ mod x86 {
         #[inline(always)]
         pub(in super::super) fn special(self) -> u32 {
             // SAFETY: SSE2.
+            unsafe { _mm_movemask_epi8(self.specials()).cast_unsigned() }
+        }
+
+        /// Whether such a byte is in this or the other block.
+        #[inline(always)]
+        pub(in super::super) fn or_special(self, other: Self) -> bool {
+            // SAFETY: SSE2.
+            unsafe { _mm_movemask_epi8(_mm_or_si128(self.specials(), other.specials())) != 0 }
+        }
+
+        #[inline(always)]
+        fn specials(self) -> __m128i {
+            // SAFETY: SSE2.
             unsafe {
-                let quote = _mm_cmpeq_epi8(self.0, _mm_set1_epi8(b'"'.cast_signed()));
                 let backslash = _mm_cmpeq_epi8(self.0, _mm_set1_epi8(b'\\'.cast_signed()));
-                let control = _mm_cmpeq_epi8(_mm_min_epu8(self.0, _mm_set1_epi8(0x1f)), self.0);
-                let any = _mm_or_si128(_mm_or_si128(quote, backslash), control);
-                _mm_movemask_epi8(any).cast_unsigned()
+                // With this bit turned a quote is 0x20, next to the control characters, and nothing else is.
+                let turned = _mm_xor_si128(self.0, _mm_set1_epi8(2));
+                let low = _mm_cmpeq_epi8(_mm_min_epu8(turned, _mm_set1_epi8(0x20)), turned);
+                _mm_or_si128(backslash, low)
             }
         }
 
@@ -194,16 +200,10 @@ mod portable {
             Self(unsafe { source.cast::<[u8; WIDTH]>().read() })
         }
 
-        /// Eight bytes, then eight more.
-        #[inline(always)]
-        pub(in super::super) fn of(first: u64, last: u64) -> Self {
-            Self((u128::from(first) | u128::from(last) << 64).to_le_bytes())
-        }
-
         /// Four bytes, then four more, then zeros.
         #[inline(always)]
         pub(in super::super) fn of_fours(first: u32, last: u32) -> Self {
-            Self::of(u64::from(first) | u64::from(last) << 32, 0)
+            Self((u128::from(first) | u128::from(last) << 32).to_le_bytes())
         }
 
         /// # Safety
@@ -212,8 +212,8 @@ mod portable {
         pub(in super::super) unsafe fn load_halves(first: *const u8, last: *const u8) -> Self {
             // SAFETY: the caller's guarantee.
             unsafe {
-                let half = |at: *const u8| u64::from_le(at.cast::<u64>().read_unaligned());
-                Self::of(half(first), half(last))
+                let half = |at: *const u8| u128::from(u64::from_le(at.cast::<u64>().read_unaligned()));
+                Self((half(first) | half(last) << 64).to_le_bytes())
             }
         }
 
@@ -247,6 +247,12 @@ mod portable {
         #[inline(always)]
         pub(in super::super) fn special(self) -> u32 {
             self.mask(|byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+        }
+
+        /// Whether such a byte is in this or the other block.
+        #[inline(always)]
+        pub(in super::super) fn or_special(self, other: Self) -> bool {
+            self.special() | other.special() != 0
         }
 
         /// A bit for each byte that is not ASCII.

@@ -15,18 +15,18 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// The digits of each number below 1000, and in the last byte how many they are.
-static SMALL: [[u8; 4]; 1000] = {
-    let mut small = [[0; 4]; 1000];
+/// The digits of each number below 1000, the first in the lowest byte, and in the highest byte how many they are.
+static SMALL: [u32; 1000] = {
+    let mut small = [0; 1000];
     let mut number = 0;
     while number < 1000 {
         let (hundreds, tens, ones) =
             (b'0' + (number / 100) as u8, b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8);
-        small[number] = match number {
+        small[number] = u32::from_le_bytes(match number {
             0..10 => [ones, 0, 0, 1],
             10..100 => [tens, ones, 0, 2],
             _ => [hundreds, tens, ones, 3],
-        };
+        });
         number += 1;
     }
     small
@@ -40,8 +40,11 @@ static SMALL: [[u8; 4]; 1000] = {
 pub(super) unsafe fn write_i64(value: i64, target: *mut u8) -> *mut u8 {
     // SAFETY: the caller's guarantee.
     unsafe {
+        if (0..1000).contains(&value) {
+            return write_small(value.cast_unsigned(), target);
+        }
         target.write(b'-');
-        write_u64(value.unsigned_abs(), target.add(usize::from(value < 0)))
+        write_long(value.unsigned_abs(), target.add(usize::from(value < 0)))
     }
 }
 
@@ -52,17 +55,21 @@ pub(super) unsafe fn write_i64(value: i64, target: *mut u8) -> *mut u8 {
 #[inline(always)]
 pub(super) unsafe fn write_u64(value: u64, target: *mut u8) -> *mut u8 {
     // SAFETY: the caller's guarantee; at most 20 digits, and stores of eight bytes.
+    unsafe { if value < 1000 { write_small(value, target) } else { write_long(value, target) } }
+}
+
+/// Up to three digits, in one store.
+#[inline(always)]
+unsafe fn write_small(value: u64, target: *mut u8) -> *mut u8 {
+    let digits = SMALL[value as usize];
+    // SAFETY: the caller's guarantee.
     unsafe {
-        if value < 1000 {
-            let digits = SMALL[value as usize];
-            target.cast::<[u8; 4]>().write(digits);
-            return target.add(usize::from(digits[3]));
-        }
-        write_long(value, target)
+        target.cast::<u32>().write_unaligned(digits.to_le());
+        target.add((digits >> 24) as usize)
     }
 }
 
-/// Four digits and more.
+/// Any number, best one of four digits and more.
 #[inline]
 unsafe fn write_long(value: u64, target: *mut u8) -> *mut u8 {
     const EIGHT: u64 = 100_000_000;

@@ -9,8 +9,6 @@ use std::ptr::NonNull;
 
 /// The longest escape; each takes a store of eight bytes.
 const LONGEST: usize = 6;
-/// Text from this length on is worth a call of a function for the processor at hand.
-const LONG: usize = 64;
 /// So many bytes or characters are written with one check for room where escapes are to be expected.
 const CHUNK: usize = 512;
 
@@ -88,19 +86,18 @@ impl Encoder<'_, '_> {
                 out.add(len).write(b'"');
                 return Some(NonNull::new_unchecked(out.add(len + 1)));
             }
-            let mut done = if len >= LONG { copy_plain(source, out, len) } else { 0 };
-            while len - done >= WIDTH {
-                let block = Block::load(source.add(done));
-                block.store(out.add(done));
-                if block.special() != 0 {
-                    return self.escaping(out.add(done), source.add(done), len - done);
+            let mut done = 0;
+            if len > 2 * WIDTH {
+                done = copy_plain(source, out, len);
+                while len - done >= 2 * WIDTH {
+                    if !copy_both_ends(source.add(done), out.add(done), 2 * WIDTH) {
+                        return self.escaping(out.add(done), source.add(done), len - done);
+                    }
+                    done = done.wrapping_add(2 * WIDTH);
                 }
-                done = done.wrapping_add(WIDTH);
+                done = done.min(len - WIDTH);
             }
-            let last = len - WIDTH;
-            let block = Block::load(source.add(last));
-            block.store(out.add(last));
-            if block.special() != 0 {
+            if !copy_both_ends(source.add(done), out.add(done), len - done) {
                 return self.escaping(out.add(done), source.add(done), len - done);
             }
             out.add(len).write(b'"');
@@ -198,6 +195,21 @@ impl Encoder<'_, '_> {
     #[cold]
     pub(super) fn surrogate(&mut self) -> Done {
         self.unfit("str is not valid UTF-8: surrogates not allowed")
+    }
+}
+
+/// Copies sixteen to thirty-two bytes from both ends; whether none of them is special.
+///
+/// # Safety
+/// So many bytes can be read and written.
+#[inline(always)]
+unsafe fn copy_both_ends(source: *const u8, out: *mut u8, len: usize) -> bool {
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        let (first, last) = (Block::load(source), Block::load(source.add(len - WIDTH)));
+        first.store(out);
+        last.store(out.add(len - WIDTH));
+        !first.or_special(last)
     }
 }
 
