@@ -144,7 +144,6 @@ impl<'py> Encoder<'_, 'py> {
 
     /// What `utcoffset` says, which is the zone's code.
     fn offset(&mut self, moment: &Bound<'py, PyDateTime>) -> PyResult<Option<Offset>> {
-        self.epoch = self.epoch.wrapping_add(1);
         let offset = moment.call_method0(intern!(self.py, "utcoffset"))?;
         if offset.is_none() {
             return Ok(None);

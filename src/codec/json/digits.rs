@@ -32,6 +32,18 @@ static SMALL: [u32; 1000] = {
     small
 };
 
+/// The three digits of each number below 1000, the first in the lowest byte.
+static THREE: [u32; 1000] = {
+    let mut three = [0; 1000];
+    let mut number = 0;
+    while number < 1000 {
+        let (hundreds, tens, ones) = ((number / 100) as u8, (number / 10 % 10) as u8, (number % 10) as u8);
+        three[number] = u32::from_le_bytes([b'0' + hundreds, b'0' + tens, b'0' + ones, 0]);
+        number += 1;
+    }
+    three
+};
+
 /// Writes `value`; returns where it ends.
 ///
 /// # Safety
@@ -75,8 +87,14 @@ unsafe fn write_long(value: u64, target: *mut u8) -> *mut u8 {
     const EIGHT: u64 = 100_000_000;
     // SAFETY: the caller's guarantee.
     unsafe {
-        if value < EIGHT {
-            return write_trimmed(value, target);
+        if value < 1_000_000 {
+            let target = write_small(value / 1000, target);
+            return write_three(value % 1000, target);
+        }
+        if value < 1_000_000_000 {
+            let target = write_small(value / 1_000_000, target);
+            let target = write_three(value / 1000 % 1000, target);
+            return write_three(value % 1000, target);
         }
         let (high, low) = (value / EIGHT, value % EIGHT);
         let target = if high < EIGHT {
@@ -88,6 +106,16 @@ unsafe fn write_long(value: u64, target: *mut u8) -> *mut u8 {
         };
         target.cast::<u64>().write_unaligned(eight_digits(low));
         target.add(8)
+    }
+}
+
+/// Three digits, in a store of four bytes.
+#[inline(always)]
+unsafe fn write_three(value: u64, target: *mut u8) -> *mut u8 {
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        target.cast::<u32>().write_unaligned(THREE[value as usize].to_le());
+        target.add(3)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Writing: dispatch by exact type, and the types that JSON has itself.
 //!
 //! The cursor goes from function to function in a register, and every value leaves [`ROOM`] bytes after itself, so that
-//! punctuation needs no check. References are borrowed only while no Python code can run: a container is held while its
-//! items are written, and whenever Python code may have run (`epoch` tells) what was read of it is read anew.
+//! punctuation needs no check. References are borrowed while no Python code can run. Before it may, all open containers
+//! are held ([`Encoder::expect_python`]), and afterwards (`epoch` tells) what was read of them is read anew.
 #![allow(unsafe_code)]
 
 use super::digits::{self, MAX_INT};
@@ -11,10 +11,11 @@ use super::{MAX_WRITE_DEPTH, option};
 use crate::codec::path::Path;
 use crate::cpython::dict::{self, Walk};
 use crate::cpython::int::{self, Int};
-use crate::cpython::{Owned, Writer, has_headroom};
+use crate::cpython::{Writer, has_headroom};
 use crate::error::Error;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::cell::Cell;
 use std::ptr::NonNull;
 
 /// Bytes that may be written after a value without asking.
@@ -37,9 +38,19 @@ pub(crate) struct Encoder<'w, 'py> {
     /// How many calls of `default` led here.
     pub(super) defaults: u32,
     /// Changes whenever Python code may have run.
-    pub(super) epoch: u32,
+    epoch: u32,
+    /// The container whose items are being written; null outside of all.
+    innermost: *const Level,
     fault: Option<Fault>,
     path: Path,
+}
+
+/// A container whose items are being written, in the frame of the function that does it.
+struct Level {
+    object: *mut ffi::PyObject,
+    outer: *const Level,
+    /// Whether there is a reference for it: only once Python code may run, so that nothing is written to objects before.
+    held: Cell<bool>,
 }
 
 /// Why a value was not written, for the layer that makes exceptions.
@@ -58,7 +69,19 @@ impl<'w, 'py> Encoder<'w, 'py> {
         default: Option<&'w Bound<'py, PyAny>>,
     ) -> Self {
         let end = out.end();
-        Self { py, out, end, options, default, depth: 0, defaults: 0, epoch: 0, fault: None, path: Path::default() }
+        Self {
+            py,
+            out,
+            end,
+            options,
+            default,
+            depth: 0,
+            defaults: 0,
+            epoch: 0,
+            innermost: std::ptr::null(),
+            fault: None,
+            path: Path::default(),
+        }
     }
 
     /// Writes `value`.
@@ -240,22 +263,48 @@ impl<'w, 'py> Encoder<'w, 'py> {
         }
     }
 
-    /// Runs `work` one level deeper, `object` being held meanwhile.
+    /// Makes everything safe for Python code to run: all open containers are held from now on, and looked at anew
+    /// afterwards.
+    #[inline]
+    pub(super) fn expect_python(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        let mut level = self.innermost;
+        // SAFETY: levels stand in the frames of callers; what was not held was borrowed while no Python code ran. Where
+        // one is held, so are all outside of it.
+        unsafe {
+            while !level.is_null() && !(*level).held.replace(true) {
+                ffi::Py_INCREF((*level).object);
+                level = (*level).outer;
+            }
+        }
+    }
+
+    /// Runs `work` one level deeper; `object` is held as soon as Python code may run.
     ///
     /// # Safety
-    /// Attached; `object` is alive.
+    /// Attached; `object` is alive, and stays so until Python code runs.
     #[inline(always)]
     pub(super) unsafe fn nested(&mut self, object: *mut ffi::PyObject, work: impl FnOnce(&mut Self) -> Done) -> Done {
-        // SAFETY: the caller's guarantee.
-        let held = unsafe { Owned::borrowed(NonNull::new_unchecked(object)) };
         if self.depth >= MAX_WRITE_DEPTH || (self.depth.is_multiple_of(32) && !has_headroom()) {
             return self.unfit("Recursion limit reached");
         }
+        let level = Level { object, outer: self.innermost, held: Cell::new(false) };
+        self.innermost = &raw const level;
         self.depth += 1;
         let done = work(self);
         self.depth -= 1;
-        drop(held);
+        self.innermost = level.outer;
+        if level.held.get() {
+            // Perhaps the last reference: what is outside of it is looked at anew once more.
+            self.epoch = self.epoch.wrapping_add(1);
+            // SAFETY: the reference that `expect_python` made.
+            unsafe { ffi::Py_DECREF(object) };
+        }
         done
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     pub(super) fn depth(&self) -> u32 {

@@ -32,6 +32,7 @@ impl<'py> Encoder<'_, 'py> {
     /// Attached; a dict, or an instance of a subclass, that is held.
     #[inline(never)]
     pub(super) unsafe fn keyed<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        self.expect_python();
         let mut texts = Vec::new();
         // SAFETY: the caller's guarantee; keys and values are held by the entries.
         unsafe {
@@ -125,7 +126,6 @@ impl<'py> Encoder<'_, 'py> {
     }
 
     fn enum_text(&mut self, texts: &mut Vec<u8>, key: &Bound<'py, PyAny>, enums: u32) -> bool {
-        self.epoch = self.epoch.wrapping_add(1);
         match key.getattr(intern!(self.py, "value")) {
             Ok(value) => self.key_text(texts, &value, enums - 1),
             Err(error) => {

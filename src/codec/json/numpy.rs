@@ -145,7 +145,6 @@ impl<'py> Encoder<'_, 'py> {
         if !is_array && unsafe { ffi::PyType_IsSubtype(class, scalar) } == 0 {
             return None;
         }
-        self.epoch = self.epoch.wrapping_add(1);
         let capsule = object.getattr(intern!(py, "__array_struct__")).ok()?;
         // SAFETY: the capsule that NumPy makes holds such a struct, which lives as long as the capsule, and keeps the
         // array. Its data may be changed by other code, but not while this runs with the GIL.

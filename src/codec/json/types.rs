@@ -38,6 +38,7 @@ impl<'py> Encoder<'_, 'py> {
     /// Attached; `object` is alive.
     #[inline(never)]
     pub(super) unsafe fn other<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        self.expect_python();
         // SAFETY: the caller's guarantee; held from here on.
         let object = &unsafe { Bound::from_borrowed_ptr(self.py, object) };
         if self.options & option::PASSTHROUGH_DATETIME == 0
@@ -152,7 +153,6 @@ impl<'py> Encoder<'_, 'py> {
     }
 
     fn enum_value<const INDENT: bool>(&mut self, at: Cursor, object: &Bound<'py, PyAny>) -> Done {
-        self.epoch = self.epoch.wrapping_add(1);
         match object.getattr(intern!(self.py, "value")) {
             Ok(value) => self.instead::<INDENT>(at, &value, "Recursion limit reached"),
             Err(error) => self.refused(no_form(object), error),
@@ -179,7 +179,6 @@ impl<'py> Encoder<'_, 'py> {
         if self.defaults > MAX_WRITE_DEPTH {
             return self.unfit(TOO_OFTEN);
         }
-        self.epoch = self.epoch.wrapping_add(1);
         match default.call1((object,)) {
             Ok(value) => self.instead::<INDENT>(at, &value, TOO_OFTEN),
             Err(error) => self.refused(no_form(object), error),
@@ -214,7 +213,6 @@ impl<'py> Encoder<'_, 'py> {
     unsafe fn dataclass<const INDENT: bool>(&mut self, at: Cursor, object: &Bound<'py, PyAny>) -> Done {
         // SAFETY: a heap type.
         let slots = unsafe { self.own(object.get_type_ptr(), intern!(self.py, "__slots__")) };
-        self.epoch = self.epoch.wrapping_add(1);
         if !slots && let Ok(Some(attributes)) = object.getattr_opt(intern!(self.py, "__dict__")) {
             return match attributes.cast_exact::<PyDict>() {
                 // SAFETY: held by `attributes`.
@@ -239,7 +237,7 @@ impl<'py> Encoder<'_, 'py> {
             let mut at = start;
             let count = dict::len(attributes);
             let mut walk = Walk::of(attributes);
-            let (mut epoch, mut any) = (self.epoch, false);
+            let (mut epoch, mut any) = (self.epoch(), false);
             while let Some((key, value)) = walk.next() {
                 if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
                     return self.unfit("Dict key must be str");
@@ -255,11 +253,11 @@ impl<'py> Encoder<'_, 'py> {
                 let after = self.value::<INDENT>(at, value)?;
                 after.write(b',');
                 at = after.add(1);
-                if self.epoch != epoch {
+                if self.epoch() != epoch {
                     if dict::len(attributes) != count {
                         return self.unfit("dict changed size while it was written");
                     }
-                    epoch = self.epoch;
+                    epoch = self.epoch();
                     walk.refresh();
                 }
             }
@@ -279,7 +277,6 @@ impl<'py> Encoder<'_, 'py> {
             let start = self.reserve(at.add(1), ROOM)?;
             let mut at = start;
             for name in names {
-                self.epoch = self.epoch.wrapping_add(1);
                 let value = match object.getattr(name) {
                     Ok(value) => value,
                     Err(error) => return self.refused(no_form(object), error),
