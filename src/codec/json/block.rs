@@ -10,30 +10,33 @@ pub(super) use x86::Block;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use portable::Block;
 
-/// Copies whole parts of `len` bytes up to the first one with a special byte; returns how many bytes it copied.
+/// Copies `len` bytes, more than two blocks, up to one with a special byte; returns how many were copied: `len`, or a
+/// number from which on to look closely.
 ///
 /// # Safety
 /// So many bytes can be read and written, and do not overlap.
-#[inline]
+#[inline(always)]
 pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the caller's guarantee; the processor has AVX2.
         return unsafe { avx2::copy_plain(source, target, len) };
     }
-    let mut done = 0;
-    // SAFETY: the caller's guarantee.
+    let (mut done, last) = (0, len - WIDTH);
+    // SAFETY: the caller's guarantee; the last block overlaps with the one before.
     unsafe {
-        while len - done >= WIDTH {
+        loop {
             let block = Block::load(source.add(done));
             if block.special() != 0 {
-                break;
+                return done;
             }
             block.store(target.add(done));
-            done = done.wrapping_add(WIDTH);
+            if done == last {
+                return len;
+            }
+            done = done.wrapping_add(WIDTH).min(last);
         }
     }
-    done
 }
 
 /// Thirty-two bytes at once, for processors of 2013 and later.
@@ -47,29 +50,32 @@ mod avx2 {
     /// As [`super::copy_plain`]; the processor has AVX2.
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
-        let mut done = 0;
-        // SAFETY: the caller's guarantee.
+        let (mut done, last) = (0, len - WIDTH);
+        // SAFETY: the caller's guarantee; the last part overlaps with the one before.
         unsafe {
-            while len - done >= 2 * WIDTH {
+            while done + WIDTH <= last {
                 let first = _mm256_loadu_si256(source.add(done).cast());
                 let second = _mm256_loadu_si256(source.add(done + WIDTH).cast());
                 if _mm256_movemask_epi8(_mm256_or_si256(special(first), special(second))) != 0 {
-                    break;
+                    return done;
                 }
                 _mm256_storeu_si256(target.add(done).cast(), first);
                 _mm256_storeu_si256(target.add(done + WIDTH).cast(), second);
                 done = done.wrapping_add(2 * WIDTH);
             }
-            while len - done >= WIDTH {
+            loop {
+                done = done.min(last);
                 let part = _mm256_loadu_si256(source.add(done).cast());
                 if _mm256_movemask_epi8(special(part)) != 0 {
-                    break;
+                    return done;
                 }
                 _mm256_storeu_si256(target.add(done).cast(), part);
+                if done == last {
+                    return len;
+                }
                 done = done.wrapping_add(WIDTH);
             }
         }
-        done
     }
 
     #[target_feature(enable = "avx2")]

@@ -86,18 +86,12 @@ impl Encoder<'_, '_> {
                 out.add(len).write(b'"');
                 return Some(NonNull::new_unchecked(out.add(len + 1)));
             }
-            let mut done = 0;
-            if len > 2 * WIDTH {
-                done = copy_plain(source, out, len);
-                while len - done >= 2 * WIDTH {
-                    if !copy_both_ends(source.add(done), out.add(done), 2 * WIDTH) {
-                        return self.escaping(out.add(done), source.add(done), len - done);
-                    }
-                    done = done.wrapping_add(2 * WIDTH);
-                }
-                done = done.min(len - WIDTH);
-            }
-            if !copy_both_ends(source.add(done), out.add(done), len - done) {
+            let done = if len <= 2 * WIDTH {
+                if copy_both_ends(source, out, len) { len } else { 0 }
+            } else {
+                copy_plain(source, out, len)
+            };
+            if done < len {
                 return self.escaping(out.add(done), source.add(done), len - done);
             }
             out.add(len).write(b'"');

@@ -22,11 +22,11 @@ fn eight_digits(chunk: u64) -> Option<u64> {
     if all != 0x3333_3333_3333_3333 {
         return None;
     }
-    // Pairs of digits, then of pairs, then of fours: the first digit stands lowest.
+    // Pairs of digits, then of pairs, then of fours: the first digit stands lowest, and each product adds its neighbour.
     let ones = chunk & 0x0f0f_0f0f_0f0f_0f0f;
-    let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8) & 0x00ff_00ff_00ff_00ff;
-    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff)
+    let pairs = ones.wrapping_mul((10 << 8) + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul((100 << 16) + 1) >> 16 & 0x0000_ffff_0000_ffff;
+    Some(fours.wrapping_mul((10_000 << 32) + 1) >> 32)
 }
 
 impl Decoder<'_> {

@@ -115,49 +115,69 @@ impl Decoder<'_> {
             return Err(self.no_memory(start));
         }
         let (mut at, mut high) = (run.end, u32::from(!run.ascii));
-        // SAFETY: as for `run`; each turn has room for a block or a character, and counts what it wrote.
+        // SAFETY: as for `run`; each turn has room for a block and a character.
         unsafe {
             self.unescaped.extend_from_slice(std::slice::from_raw_parts(start, first));
+            let (mut out, mut limit) = self.room();
             loop {
-                if self.unescaped.capacity() - self.unescaped.len() < ROOM && self.unescaped.try_reserve(ROOM).is_err()
-                {
-                    return Err(self.no_memory(at));
+                if out >= limit {
+                    self.wrote_to(out);
+                    if self.unescaped.try_reserve(ROOM).is_err() {
+                        return Err(self.no_memory(at));
+                    }
+                    (out, limit) = self.room();
                 }
-                let len = self.unescaped.len();
-                let out = self.unescaped.as_mut_ptr().add(len);
+                if self.end.addr() - at.addr() > 3 * WIDTH {
+                    // All that ends before the end of the block, from one mask.
+                    let block = Block::load(at);
+                    block.store(out);
+                    let (mut special, mut from) = (block.special(), 0);
+                    let stop = loop {
+                        if special == 0 {
+                            out = out.add(WIDTH.saturating_sub(from));
+                            break from.max(WIDTH);
+                        }
+                        let place = special.trailing_zeros() as usize;
+                        out = out.add(place.wrapping_sub(from));
+                        let byte = UNESCAPED[usize::from(*at.add(place + 1))];
+                        if *at.add(place) != b'\\' || byte == 0 {
+                            break place;
+                        }
+                        out.write(byte);
+                        out = out.add(1);
+                        from = place + 2;
+                        special &= u32::MAX << from;
+                        Block::load(at.add(from)).store(out);
+                    };
+                    high |= block.high() & ((1 << stop.min(WIDTH)) - 1);
+                    at = at.add(stop);
+                    if stop >= WIDTH {
+                        continue;
+                    }
+                }
                 match *at {
-                    b'"' => break,
                     b'\\' => {
                         let byte = UNESCAPED[usize::from(*at.add(1))];
                         if byte == 0 {
                             let char;
                             (char, at) = self.code_unit(at)?;
                             high |= u32::from(char as u32 >= 0x80);
-                            self.unescaped.set_len(len + char.encode_utf8(&mut *out.cast::<[u8; 4]>()).len());
-                            continue;
+                            out = out.add(char.encode_utf8(&mut *out.cast::<[u8; 4]>()).len());
+                        } else {
+                            out.write(byte);
+                            (at, out) = (at.add(2), out.add(1));
                         }
-                        out.write(byte);
-                        at = at.add(2);
-                        self.unescaped.set_len(len + 1);
                     }
+                    b'"' => break,
                     0..0x20 => return Err(self.fail(Invalid::Control, at)),
-                    _ if self.end.addr() - at.addr() >= WIDTH => {
-                        let block = Block::load(at);
-                        block.store(out);
-                        let special = block.special() | 1 << WIDTH;
-                        let count = special.trailing_zeros() as usize;
-                        high |= block.high() & (special ^ (special - 1));
-                        at = at.add(count);
-                        self.unescaped.set_len(len + count);
-                    }
                     byte => {
                         high |= u32::from(byte >= 0x80);
                         out.write(byte);
-                        at = at.add(1);
-                        self.unescaped.set_len(len + 1);
+                        (at, out) = (at.add(1), out.add(1));
                     }
                 }
             }
+            self.wrote_to(out);
             let end = at.add(1);
             let bytes = std::mem::take(&mut self.unescaped);
             let found = if is_key {
@@ -169,6 +189,20 @@ impl Decoder<'_> {
             self.unescaped = bytes;
             found
         }
+    }
+
+    /// Where the next unescaped byte goes, and the last place from which on there is room for a turn.
+    fn room(&mut self) -> (*mut u8, *mut u8) {
+        let spare = self.unescaped.spare_capacity_mut().as_mut_ptr_range();
+        (spare.start.cast(), spare.end.cast::<u8>().wrapping_sub(ROOM).wrapping_add(1))
+    }
+
+    /// # Safety
+    /// All bytes before `out` are written.
+    unsafe fn wrote_to(&mut self, out: *mut u8) {
+        let len = out.addr() - self.unescaped.as_ptr().addr();
+        // SAFETY: the caller's guarantee.
+        unsafe { self.unescaped.set_len(len) };
     }
 
     /// `\uXXXX`, or two of them that are one character; and where they end.
