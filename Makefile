@@ -64,6 +64,8 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/arrow.py
 	$(BIN)/python benchmarks/msgpack.py
+	$(BIN)/python benchmarks/json_codec.py
+	$(BIN)/python benchmarks/json_codec.py --fresh
 
 soak:
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds

@@ -138,12 +138,17 @@ class Table:
             self.least[name] = min(self.least[name], (ratio, workload))
         median, least = found["framecache"]
         print(
-            f"| {workload} | " + " | ".join(cells) + f" | {base[0] / median:.2f}x ({base[1] / least:.2f}x) |", flush=True
+            f"| {workload} | " + " | ".join(cells) + f" | {base[0] / median:.2f}x ({base[1] / least:.2f}x) |",
+            flush=True,
         )
 
     def end(self) -> None:
         means = {name: math.exp(sum(map(math.log, values)) / len(values)) for name, values in self.ratios.items()}
-        print("| **geometric mean, speed to orjson** | " + " | ".join(f"{means[name]:.2f}x" for name in self.names) + " | |")
+        print(
+            "| **geometric mean, speed to orjson** | "
+            + " | ".join(f"{means[name]:.2f}x" for name in self.names)
+            + " | |"
+        )
         ratio, workload = self.least["framecache"]
         print(f"\nleast against orjson: {ratio:.2f}x, {workload}")
 
@@ -153,9 +158,7 @@ def interleaved(wanted: list[str]) -> None:
     names = list(found)
     packages = [package for name, package in PACKAGES.items() if name in found]
     print_machine(*packages)
-    values = {
-        name: value for name, value in workloads().items() if not wanted or any(part in name for part in wanted)
-    }
+    values = {name: value for name, value in workloads().items() if not wanted or any(part in name for part in wanted)}
     table = Table("dumps", names)
     for name, value in values.items():
         count = max(1, 20_000 // len(json.dumps(value)))

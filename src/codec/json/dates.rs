@@ -24,15 +24,16 @@ pub(super) struct Stamp {
 pub(super) struct Offset {
     negative: bool,
     minutes: u32,
+    is_utc: bool,
 }
 
 impl Offset {
-    pub(super) const UTC: Self = Self { negative: false, minutes: 0 };
+    pub(super) const UTC: Self = Self { negative: false, minutes: 0, is_utc: true };
 
     /// Seconds are rounded to the nearest minute.
     fn of_seconds(seconds: i32) -> Self {
         let minutes = (seconds.unsigned_abs() + 30) / 60;
-        Self { negative: seconds < 0, minutes: minutes.min(LAST_MINUTE) }
+        Self { negative: seconds < 0, minutes: minutes.min(LAST_MINUTE), is_utc: seconds == 0 }
     }
 }
 
@@ -91,7 +92,7 @@ impl Stamp {
             None if options & option::NAIVE_UTC != 0 => Offset::UTC,
             None => return,
         };
-        if options & option::UTC_Z != 0 && offset.minutes == 0 {
+        if options & option::UTC_Z != 0 && offset.is_utc {
             return self.push(b'Z');
         }
         self.push(if offset.negative { b'-' } else { b'+' });

@@ -56,7 +56,7 @@ pub(super) unsafe fn write_i64(value: i64, target: *mut u8) -> *mut u8 {
             return write_small(value.cast_unsigned(), target);
         }
         target.write(b'-');
-        write_long(value.unsigned_abs(), target.add(usize::from(value < 0)))
+        write_u64(value.unsigned_abs(), target.add(usize::from(value < 0)))
     }
 }
 
@@ -81,7 +81,7 @@ unsafe fn write_small(value: u64, target: *mut u8) -> *mut u8 {
     }
 }
 
-/// Any number, best one of four digits and more.
+/// Four digits and more.
 #[inline]
 unsafe fn write_long(value: u64, target: *mut u8) -> *mut u8 {
     const EIGHT: u64 = 100_000_000;

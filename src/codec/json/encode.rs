@@ -222,12 +222,12 @@ impl<'w, 'py> Encoder<'w, 'py> {
         // SAFETY: an int.
         let value = unsafe { int::read(object) };
         if self.options & option::STRICT_INTEGER != 0 {
-            let magnitude = match value {
-                Int::Signed(value) => value.unsigned_abs(),
-                Int::Unsigned(value) => value,
-                Int::Big => u64::MAX,
+            let beyond = match value {
+                Int::Signed(value) => value.unsigned_abs() > SAFE,
+                Int::Unsigned(_) => true,
+                Int::Big => false,
             };
-            if magnitude > SAFE {
+            if beyond {
                 return self.unfit("Integer exceeds 53-bit range");
             }
         }

@@ -112,7 +112,7 @@ impl<'py> Encoder<'_, 'py> {
                 return self.uuid_text(key).is_some_and(|text| self.append(texts, &text));
             }
             if self.is_enum(key) {
-                return enums > 0 && self.enum_text(texts, key, enums);
+                return self.enum_text(texts, key, enums);
             }
             let flags = ffi::PyType_GetFlags(class);
             if flags & ffi::Py_TPFLAGS_UNICODE_SUBCLASS != 0 {
@@ -126,6 +126,9 @@ impl<'py> Encoder<'_, 'py> {
     }
 
     fn enum_text(&mut self, texts: &mut Vec<u8>, key: &Bound<'py, PyAny>, enums: u32) -> bool {
+        if enums == 0 {
+            return self.unfit("Recursion limit reached").is_some();
+        }
         match key.getattr(intern!(self.py, "value")) {
             Ok(value) => self.key_text(texts, &value, enums - 1),
             Err(error) => {
