@@ -4,6 +4,7 @@
 //! UTF-8 would leave a copy attached to the caller's object for as long as that lives.
 #![allow(unsafe_code)]
 
+use super::MAX_KEY;
 use pyo3::ffi;
 
 /// The characters of a `str`, as it holds them.
@@ -116,15 +117,15 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Whether `bytes` are its UTF-8.
+    /// Whether `bytes`, which are at most [`MAX_KEY`] long, are its UTF-8.
     pub(crate) fn is_utf8(self, bytes: &[u8]) -> bool {
-        if self.length().bytes != bytes.len() {
+        let mut own = [0; MAX_KEY];
+        if bytes.len() > MAX_KEY || self.length().bytes != bytes.len() {
             return false;
         }
-        let mut own = vec![0; bytes.len()];
-        // SAFETY: as many bytes as it has.
+        // SAFETY: room for as many bytes as it has.
         unsafe { self.write_utf8(own.as_mut_ptr()) };
-        own == bytes
+        own[..bytes.len()] == *bytes
     }
 }
 

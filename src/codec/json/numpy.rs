@@ -155,10 +155,14 @@ impl<'py> Encoder<'_, 'py> {
                 return None;
             }
             let interface = &*interface;
-            let mut kind = Kind::of(interface).filter(|_| interface.two == 2)?;
-            if is_array && (interface.dimensions < 1 || interface.flags & C_CONTIGUOUS == 0) {
-                return None;
+            let kind = Kind::of(interface).filter(|_| interface.two == 2);
+            if is_array && interface.flags & C_CONTIGUOUS == 0 {
+                return self.no_array("numpy array is not C contiguous; use ndarray.tolist() in default");
             }
+            if is_array && (interface.dimensions < 1 || kind.is_none()) {
+                return self.no_array("unsupported datatype in numpy array");
+            }
+            let mut kind = kind?;
             if interface.flags & NATIVE == 0 {
                 return Some(self.unfit("numpy array is not native-endianness"));
             }
@@ -175,6 +179,11 @@ impl<'py> Encoder<'_, 'py> {
             let mut data = data;
             Some(self.axis::<INDENT>(at, shape, kind, size, &mut data))
         }
+    }
+
+    /// An array without a form: `default` is asked, if there is one.
+    fn no_array(&mut self, message: &str) -> Option<Done> {
+        if self.default.is_some() { None } else { Some(self.unfit(message)) }
     }
 
     /// Writes the items of the first of the axes that are left.
