@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Final
+    from typing import Any, Final, Literal
 
     from framecache._framecache import Frame
 
@@ -116,16 +116,21 @@ class Cache:
         self._count("hit")
         return value
 
-    def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
+    def set(
+        self, key: str, value: object, *, ttl: float | timedelta | None = None, codec: Literal["json"] | None = None
+    ) -> None:
         """Store `value` under `key`, replacing what was there. Other readers see the old value or the new one.
 
         Args:
             key: At most 64 KiB of UTF-8.
             value: See the class.
             ttl: Seconds after which it is no longer served; `None`: never. Fractions are kept to the millisecond.
+            codec: ``"json"`` for an entry that others read: see `framecache.json`. It does not keep every type: tuples
+                come back as lists, dates and UUIDs as str.
 
         Raises:
-            EncodeError: no codec takes the value (a `TypeError`).
+            EncodeError: no codec takes the value (a `TypeError`). With ``codec="json"`` any `TypeError` of
+                `framecache.json.dumps`.
             InvalidArgument: a key that is too long; a `ttl` that is not above 0 and finite (a `ValueError`).
             StoreError: the file cannot be written, as when the disk is full (an `OSError`).
             ValueTooLarge: a payload of more than `max_value_bytes` (a `ValueError`).
@@ -133,8 +138,10 @@ class Cache:
         store = self._opened()
         created = _now()
         until = None if ttl is None else created + _milliseconds(ttl)
-        codec, source, described = _encode(value)
-        store.put(key, codec, source, described, created, until)
+        if codec is not None and codec != "json":
+            raise InvalidArgument(f"codec: expected None or 'json', got {codec!r:.100}")
+        chosen, source, described = _encode(value) if codec is None else (codec, value, {})
+        store.put(key, chosen, source, described, created, until)
 
     def delete(self, key: str) -> bool:
         """Remove the value stored under `key`; return whether there was one. Views of it stay valid."""
@@ -222,7 +229,16 @@ def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, req
         if require_zero_copy and not _is_view(value):
             raise CopyRequired("reading payload would copy: only bytes and arrays can be views, with views=True")
         return value
-    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow' or 'msgpack', found {codec!r}")
+    if codec == "json":
+        if require_zero_copy:
+            raise CopyRequired("reading payload would copy: JSON has no views")
+        from framecache import json
+
+        try:
+            return json.loads(memoryview(payload))
+        except json.JSONDecodeError as error:
+            raise DecodeError(f"cannot decode json payload: {error}") from error
+    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow', 'msgpack' or 'json', found {codec!r}")
 
 
 def _is_view(value: Any) -> bool:

@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyType};
+use std::mem::MaybeUninit;
 
 /// Adds what the module has.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -36,11 +37,13 @@ fn dumps<'py>(
     option: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let options = options_of(option)?;
-    Writer::with(Sink::Bytes, |writer| {
-        // SAFETY: attached, held by the caller.
-        unsafe { Encoder::new(py, writer, options, default).encode(obj.as_ptr()) }
-            .map_err(|failure| raise(py, failure))?;
-        Ok(writer.finish_bytes(py)?)
+    guard(|| {
+        Writer::with(Sink::Bytes, |writer| {
+            // SAFETY: attached, held by the caller.
+            unsafe { Encoder::new(py, writer, options, default).encode(obj.as_ptr()) }
+                .map_err(|failure| raise(py, failure))?;
+            Ok(writer.finish_bytes(py)?)
+        })
     })
 }
 
@@ -54,26 +57,30 @@ fn loads<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     if let Ok(text) = obj.cast_exact::<PyString>() {
         return read_str(py, text);
     }
-    if obj.cast_exact::<PyByteArray>().is_ok() || obj.cast_exact::<PyMemoryView>().is_ok() {
-        // What can change is copied; `bytes` end with a NUL.
-        let copied = pyo3::buffer::PyUntypedBuffer::get(obj)
-            .ok()
-            .filter(|buffer| buffer.is_c_contiguous())
-            .map(|buffer| copy_of(py, &buffer))
-            .transpose()?;
-        if let Some(bytes) = copied {
-            return read(py, bytes.as_bytes());
-        }
+    if (obj.cast_exact::<PyByteArray>().is_ok() || obj.cast_exact::<PyMemoryView>().is_ok())
+        && let Some(copied) = copy_of(obj)?
+    {
+        return read(py, copied.as_bytes());
     }
     Err(decode_error(py, "Input must be bytes, bytearray, memoryview, or str", "", 0))
 }
 
-fn copy_of<'py>(py: Python<'py>, buffer: &pyo3::buffer::PyUntypedBuffer) -> PyResult<Bound<'py, PyBytes>> {
-    PyBytes::new_with(py, buffer.len_bytes(), |target| {
-        // SAFETY: the exporter keeps that many contiguous bytes in place; read with the GIL held.
-        unsafe { target.as_mut_ptr().copy_from(buffer.buf_ptr().cast(), target.len()) };
-        Ok(())
-    })
+/// What `exporter` exports, which may change, as `bytes`; `None` if it is not contiguous.
+fn copy_of<'py>(exporter: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let mut view = MaybeUninit::<ffi::Py_buffer>::uninit();
+    // SAFETY: attached; the exporter keeps as many bytes in place until they are released, and is read with the GIL held.
+    unsafe {
+        if ffi::PyObject_GetBuffer(exporter.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) != 0 {
+            let error = PyErr::fetch(exporter.py());
+            return if error.is_instance_of::<PyMemoryError>(exporter.py()) { Err(error) } else { Ok(None) };
+        }
+        let copied = {
+            let view = view.assume_init_ref();
+            ffi::PyBytes_FromStringAndSize(view.buf.cast(), view.len)
+        };
+        ffi::PyBuffer_Release(view.as_mut_ptr());
+        Bound::from_owned_ptr_or_err(exporter.py(), copied).map(|copied| Some(copied.cast_into_unchecked()))
+    }
 }
 
 /// Reads `text`, which a NUL follows.
@@ -93,11 +100,13 @@ fn read<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
 /// # Safety
 /// As [`Decoder::decode`].
 unsafe fn read_valid<'py>(py: Python<'py>, text: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the caller's guarantee.
-    unsafe { Decoder::decode(py, text) }.map_err(|(invalid, at)| match invalid {
-        Invalid::Raised => PyErr::fetch(py),
-        // SAFETY: valid UTF-8.
-        _ => decode_error(py, &invalid.message(), unsafe { std::str::from_utf8_unchecked(text) }, at),
+    guard(|| {
+        // SAFETY: the caller's guarantee.
+        unsafe { Decoder::decode(py, text) }.map_err(|(invalid, at)| match invalid {
+            Invalid::Raised => PyErr::fetch(py),
+            // SAFETY: valid UTF-8.
+            _ => decode_error(py, &invalid.message(), unsafe { std::str::from_utf8_unchecked(text) }, at),
+        })
     })
 }
 
@@ -170,6 +179,11 @@ fn raise(py: Python<'_>, failure: Failure) -> PyErr {
             error
         }
     }
+}
+
+/// `value` as JSON in aligned memory.
+pub(super) fn payload(value: &Bound<'_, PyAny>) -> PyResult<AlignedBuf> {
+    guard(|| append_to(AlignedBuf::default(), value))
 }
 
 fn append_to(buffer: AlignedBuf, value: &Bound<'_, PyAny>) -> PyResult<AlignedBuf> {

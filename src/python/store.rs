@@ -4,9 +4,11 @@ use super::arrow::table_from;
 use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
+use super::json;
 use super::metadata;
 use super::msgpack;
 use crate::codec::ARROW;
+use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::frame::{Header, MAX_VALUE};
@@ -57,6 +59,10 @@ impl BlobStore {
         }
         if codec == MSGPACK {
             let payload = msgpack::payload(value)?;
+            return py.detach(|| guard(|| Ok(self.0.put(key, header, payload.as_slice())?)));
+        }
+        if codec == JSON {
+            let payload = json::payload(value)?;
             return py.detach(|| guard(|| Ok(self.0.put(key, header, payload.as_slice())?)));
         }
         let frame = Input::from(value)?.to_frame()?;

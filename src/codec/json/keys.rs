@@ -47,7 +47,11 @@ impl<'py> Encoder<'_, 'py> {
                 entry.text = start..texts.len();
             }
             if self.options & option::SORT_KEYS != 0 {
-                entries.sort_by(|one, other| texts[one.text.clone()].cmp(&texts[other.text.clone()]));
+                // By text, then by place: a sort that keeps equal keys in order would take memory.
+                entries.sort_unstable_by(|one, other| {
+                    let texts = texts[one.text.clone()].cmp(&texts[other.text.clone()]);
+                    texts.then(one.text.start.cmp(&other.text.start))
+                });
             }
             at.write(b'{');
             let mut at = self.reserve(at.add(1), ROOM)?;
