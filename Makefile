@@ -67,7 +67,8 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python benchmarks/json_codec.py
 	$(BIN)/python benchmarks/json_codec.py --fresh
 
-soak:
+soak: $(VENV)/test-packages $(VENV)/extension
+	$(BIN)/python fuzz/json_differential.py 600
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 	for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done
 

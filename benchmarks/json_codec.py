@@ -212,6 +212,19 @@ def floor() -> None:
         print(f"\n{what} of {len(text)} bytes, ns, median (minimum): {shown}")
 
 
+def key_cache() -> None:
+    """Time records whose keys are just short enough to be shared, and just too long for it."""
+    dumps, loads = modules()["framecache"]
+    calls = {}
+    for length in (64, 65):
+        record = {f"{name:_<{length}}": index for index, name in enumerate(("id", "name", "email", "score", "active"))}
+        text = dumps([record] * 1000)
+        calls[f"{length} bytes"] = lambda t=text: loads(t)
+    for name, (median, least) in times(calls, 4).items():
+        print(f"\nloads of 1000 records with 5 keys of {name}: {median / 1e3:.0f} us ({least / 1e3:.0f})", end="")
+    print()
+
+
 def fresh() -> None:
     """Time large documents in a process of their own for each module: nobody else warms its memory."""
     for module in modules():
@@ -246,6 +259,7 @@ def main() -> None:
     interleaved(arguments)
     if not arguments:
         floor()
+        key_cache()
 
 
 main()

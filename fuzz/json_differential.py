@@ -1,8 +1,8 @@
 """Differential fuzzing of framecache.json against orjson and the standard library.
 
-Runs until SECONDS (the first argument, 600 if it is not given) have passed, from a random seed (or the second argument),
-and ends with an error at the first difference that tests/python/test_json_*.py does not list. Each value that is written
-or text that is read by framecache and a peer is one execution.
+Runs for as many seconds as the first argument says (600 without it), from a random seed or the second argument. It ends
+Runs for as many seconds as the first argument says (600 without it), from a random seed or the second argument. Ends with
+that is read, by framecache and a peer is one execution.
 """
 
 from __future__ import annotations
@@ -19,8 +19,35 @@ import framecache.json as framecache_json
 
 TOKENS = [
     *'[]{}:,"\\ \n\t0123456789-+.eE',
-    *("null", "true", "false", '""', '"a"', '"\\n"', '"\\u00e9"', '"\\ud83d\\ude00"', "\\ud800", "é", "日本", "😀", "1e5", "-0"),
-    *('{"a":', '[[', "]]", "}}", "1.5", "123456789012345678", "18446744073709551616", "1e308", "e-320", "\x00", "\ufeff"),
+    *(
+        "null",
+        "true",
+        "false",
+        '""',
+        '"a"',
+        '"\\n"',
+        '"\\u00e9"',
+        '"\\ud83d\\ude00"',
+        "\\ud800",
+        "é",
+        "日本",
+        "😀",
+        "1e5",
+        "-0",
+    ),
+    *(
+        '{"a":',
+        "[[",
+        "]]",
+        "}}",
+        "1.5",
+        "123456789012345678",
+        "18446744073709551616",
+        "1e308",
+        "e-320",
+        "\x00",
+        "\ufeff",
+    ),
     *('"' + "x" * 14 + '"', '"' + "y" * 33 + "\\", "\x1f", "\x7f", "null,", "0.1", "00", "tru"),
 ]
 CHARACTERS = ["a", "b" * 9, '"', "\\", "/", "\n", "\x00", "\x1f", "\x7f", "é", "ÿ", "Ā", "日", "\u2028", "😀", " " * 3]
@@ -82,7 +109,12 @@ def damaged(rng: random.Random, good: bytes) -> bytes:
 def is_listed(text: bytes | str, ours: Any, theirs: Any) -> bool:
     """Whether a difference is known: where bytes are not UTF-8; their error where ours is another one."""
     message = "str is not valid UTF-8"
-    return isinstance(ours, tuple) and isinstance(theirs, tuple) and ours[1].startswith(message) and theirs[1].startswith(message)
+    return (
+        isinstance(ours, tuple)
+        and isinstance(theirs, tuple)
+        and ours[1].startswith(message)
+        and theirs[1].startswith(message)
+    )
 
 
 def compare_loads(text: bytes | str) -> None:

@@ -330,8 +330,8 @@ def dumps(obj: Any, /, default: Callable[[Any], Any] | None = None, option: int 
 def loads(obj: bytes | bytearray | memoryview | str, /) -> Any:
     """Return the value that `obj` is as JSON.
 
-    Exact bytes and ASCII str are read in place; any other str is encoded, any other buffer copied first. Integers beyond
-    64 bits become floats; of equal keys the last value counts. At most 1024 levels deep.
+    Exact bytes and ASCII str are read in place; any other str is encoded, any other buffer copied first. Integers
+    beyond 64 bits become floats; of equal keys the last value counts. At most 1024 levels deep.
 
     Raises:
         JSONDecodeError: What RFC 8259 does not allow, NaN and infinity among it, with `msg`, `doc`, `pos`, `lineno` and

@@ -157,3 +157,39 @@ def test_a_frame_of_another_codec_is_refused():
 
     with pytest.raises(DecodeError, match="expected codec 'json', found 'msgpack'"):
         framecache_json.decode(msgpack.encode(1))
+
+
+class TestInTheCache:
+    def test_an_entry_is_json_for_others_to_read(self, cache, directory):
+        value = {"id": 1, "tags": ("a", "ü"), "nested": {"list": [1.5, None]}}
+        cache.set("key", value, codec="json")
+        assert cache.get("key") == {"id": 1, "tags": ["a", "ü"], "nested": {"list": [1.5, None]}}
+        entries = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+        assert any(entry.endswith(framecache_json.dumps(value)) for entry in entries)
+
+    def test_what_json_does_not_keep_is_an_error(self, cache):
+        with pytest.raises(framecache_json.JSONEncodeError, match="Type is not JSON serializable: set"):
+            cache.set("key", {1}, codec="json")
+        assert "key" not in cache
+
+    @pytest.mark.parametrize("codec", ["msgpack", "", "JSON", 1])
+    def test_other_codecs_cannot_be_chosen(self, cache, codec):
+        from framecache import InvalidArgument
+
+        with pytest.raises(InvalidArgument, match="codec: expected None or 'json'"):
+            cache.set("key", 1, codec=codec)
+
+    def test_json_has_no_views(self, cache):
+        from framecache import CopyRequired
+
+        cache.set("key", [1], codec="json")
+        with pytest.raises(CopyRequired, match="JSON has no views"):
+            cache.get("key", require_zero_copy=True)
+
+    def test_a_damaged_entry_is_a_miss(self, cache, directory):
+        cache.set("key", ["x" * 100], codec="json")
+        (entry,) = [path for path in directory.rglob("*") if path.is_file() and b"xxxx" in path.read_bytes()]
+        entry.chmod(0o600)
+        entry.write_bytes(entry.read_bytes().replace(b'["x', b"[[x"))
+        assert cache.get("key", "missing") == "missing"
+        assert cache.stats() == {"undecodable": 1}
