@@ -1,8 +1,8 @@
 """Differential fuzzing of framecache.json against orjson and the standard library.
 
-Runs for as many seconds as the first argument says (600 without it), from a random seed or the second argument. It ends
-Runs for as many seconds as the first argument says (600 without it), from a random seed or the second argument. Ends with
-that is read, by framecache and a peer is one execution.
+Runs for as many seconds as the first argument says (600 without it), from a random seed or the second argument.
+Ends with an error at the first difference that tests/python/test_json_*.py does not list. Each value that is written,
+or text that is read, by framecache and a peer is one execution.
 """
 
 from __future__ import annotations
