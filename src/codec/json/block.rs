@@ -105,6 +105,13 @@ mod x86 {
             Self(unsafe { _mm_loadu_si128(source.cast()) })
         }
 
+        /// Eight bytes, the first one lowest, then zeros.
+        #[inline(always)]
+        pub(in super::super) fn of_eight(bytes: u64) -> Self {
+            // SAFETY: SSE2.
+            Self(unsafe { _mm_cvtsi64_si128(bytes.cast_signed()) })
+        }
+
         /// Four bytes, then four more, then zeros.
         #[inline(always)]
         pub(in super::super) fn of_fours(first: u32, last: u32) -> Self {
@@ -204,6 +211,12 @@ mod portable {
         pub(in super::super) unsafe fn load(source: *const u8) -> Self {
             // SAFETY: the caller's guarantee.
             Self(unsafe { source.cast::<[u8; WIDTH]>().read() })
+        }
+
+        /// Eight bytes, the first one lowest, then zeros.
+        #[inline(always)]
+        pub(in super::super) fn of_eight(bytes: u64) -> Self {
+            Self(u128::from(bytes).to_le_bytes())
         }
 
         /// Four bytes, then four more, then zeros.

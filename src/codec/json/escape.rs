@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 
 /// The longest escape; each takes a store of eight bytes.
 const LONGEST: usize = 6;
+/// Text that is shorter is shifted into place instead of measured.
+const EIGHT: usize = 8;
 /// So many bytes or characters are written with one check for room where escapes are to be expected.
 const CHUNK: usize = 512;
 
@@ -60,9 +62,36 @@ impl Encoder<'_, '_> {
         // SAFETY: the caller's guarantee.
         unsafe {
             match text::ascii_of(object) {
+                Some(ascii) if ascii.len() < EIGHT => self.tiny(at, object, ascii.len()),
                 Some(ascii) => self.utf8(at, ascii),
                 None => self.wide(at, object),
             }
+        }
+    }
+
+    /// Writes a `str` of less than eight characters, all ASCII, without looking how many exactly.
+    ///
+    /// # Safety
+    /// As [`Self::text`].
+    #[inline(always)]
+    unsafe fn tiny(&mut self, at: Cursor, object: *mut ffi::PyObject, len: usize) -> Done {
+        const { assert!(size_of::<ffi::PyASCIIObject>() >= EIGHT) };
+        let at = self.reserve(at, 2 + LONGEST * EIGHT + ROOM)?;
+        // SAFETY: the characters follow the header, so that the eight bytes that end with them are inside the object;
+        // those before them are shifted out. Reserved.
+        unsafe {
+            let end = object.cast::<ffi::PyASCIIObject>().add(1).cast::<u8>().add(len);
+            let bytes = u64::from_le(end.sub(EIGHT).cast::<u64>().read_unaligned());
+            // In two steps: no shift is as wide as the number.
+            let bytes = bytes >> (8 * (EIGHT - 1 - len)) >> 8;
+            at.write(b'"');
+            let out = at.as_ptr().add(1);
+            out.cast::<u64>().write_unaligned(bytes.to_le());
+            if Block::of_eight(bytes).special() & ((1 << len) - 1) != 0 {
+                return self.escaping(out, end.sub(len), len);
+            }
+            out.add(len).write(b'"');
+            Some(NonNull::new_unchecked(out.add(len + 1)))
         }
     }
 
