@@ -337,6 +337,8 @@ class TestWhereThisDiffersFromOrjson:
     def test_an_offset_never_has_sixty_minutes(self):
         moment = datetime.datetime(2020, 1, 1, tzinfo=offset(hours=23, minutes=59, seconds=30))
         assert dumps(moment) == b'"2020-01-01T00:00:00+23:59"'
+        moment = datetime.datetime(1883, 1, 1, tzinfo=offset(hours=-6, minutes=-59, seconds=-56))
+        assert dumps(moment) == b'"1883-01-01T00:00:00-07:00"'
 
     def test_a_slot_without_value_is_an_error(self):
         value = Slotted(1)
@@ -418,7 +420,10 @@ def test_hypothesis_times_are_written_as_python_writes_them(value):
 
 @given(st.datetimes() | st.datetimes(timezones=st.timezones()) | st.dates())
 def test_hypothesis_dates_are_written_as_orjson_writes_them(value):
-    if isinstance(value, datetime.datetime) and value.utcoffset() is None and value.tzinfo is not None:
-        return
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        found = value.utcoffset()
+        # orjson writes 60 minutes where seconds are rounded up to them.
+        if found is None or abs(found).seconds % 3600 >= 3570:
+            return
     for option in (0, framecache_json.OPT_UTC_Z, framecache_json.OPT_NAIVE_UTC, framecache_json.OPT_OMIT_MICROSECONDS):
         assert dumps(value, option=option) == orjson.dumps(value, option=option)
