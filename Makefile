@@ -70,9 +70,12 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.arrow
 	$(BIN)/python -m benchmarks.msgpack
 	$(BIN)/python -m benchmarks.store large
+	$(BIN)/python -m benchmarks.json
+	$(BIN)/python -m benchmarks.json --fresh
 
 soak: $(VENV)/test-packages $(VENV)/extension
 	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py
+	$(BIN)/python fuzz/json_differential.py 600
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 	for target in $$(cargo +nightly fuzz list | grep -vx $(EMBEDDED)); do \
 		cargo +nightly fuzz run $$target -- -max_total_time=600 || exit 1; done

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Final
+    from typing import Any, Final, Literal
 
     from framecache._framecache import Frame
 
@@ -163,6 +163,7 @@ class Cache:
         ttl: float | timedelta | None = None,
         tags: Iterable[str] = (),
         if_absent: bool = False,
+        codec: Literal["json"] | None = None,
     ) -> bool:
         """Store `value` under `key`, replacing what was there. Other readers see the old value or the new one.
 
@@ -172,26 +173,39 @@ class Cache:
             ttl: Seconds after which it is no longer served; `None`: never. Fractions are kept to the millisecond.
             tags: What `invalidate_tags` can make it a miss by; at most 1000.
             if_absent: Leave what is stored as it is, if there is something.
+            codec: ``"json"`` for an entry that others read: see `framecache.json`. It does not keep every type: tuples
+                come back as lists, dates and UUIDs as str.
 
         Returns:
             Whether it was stored. It is not where `if_absent` found a value, or where another process wrote for longer
             than the store waits, or there was no room; the last two are counted as ``dropped`` in `stats()`.
 
         Raises:
-            EncodeError: no codec takes the value (a `TypeError`).
+            EncodeError: no codec takes the value (a `TypeError`). With ``codec="json"`` any `TypeError` of
+                `framecache.json.dumps`.
             InvalidArgument: a key that is too long; a `ttl` that is not above 0 and finite (a `ValueError`).
             StoreError: the file cannot be written, as when the disk is full (an `OSError`).
             ValueTooLarge: a payload of more than `max_value_bytes` (a `ValueError`).
         """
-        return self._put({key: value}, ttl, tags, if_absent) == 1
+        if codec is not None and codec != "json":
+            raise InvalidArgument(f"codec: expected None or 'json', got {codec!r:.100}")
+        return self._put({key: value}, ttl, tags, if_absent, codec) == 1
 
     def _put(
-        self, values: Mapping[str, object], ttl: float | timedelta | None, tags: Iterable[str], if_absent: bool
+        self,
+        values: Mapping[str, object],
+        ttl: float | timedelta | None,
+        tags: Iterable[str],
+        if_absent: bool = False,
+        codec: str | None = None,
     ) -> int:
         store = self._opened()
         created = _now()
         until = None if ttl is None else created + _milliseconds(ttl)
-        encoded = [(key, *_encode(value)) for key, value in values.items()]
+        if codec is None:
+            encoded = [(key, *_encode(value)) for key, value in values.items()]
+        else:
+            encoded = [(key, codec, value, {}) for key, value in values.items()]
         stored = store.put_many(encoded, created, until, tags=_texts("tags", tags), if_absent=if_absent)
         if dropped := stored.count("dropped"):
             self._count("dropped", dropped)
@@ -223,7 +237,7 @@ class Cache:
 
         An error of one value is raised before anything is stored.
         """
-        return self._put(values, ttl, tags, if_absent=False)
+        return self._put(values, ttl, tags)
 
     def touch(self, key: str, ttl: float | timedelta | None = None) -> bool:
         """Let what is stored under `key` be served for `ttl` from now on; return whether there was something.
@@ -365,7 +379,16 @@ def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, req
         if require_zero_copy and not _is_view(value):
             raise CopyRequired("reading payload would copy: only bytes and arrays can be views, with views=True")
         return value
-    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow' or 'msgpack', found {codec!r}")
+    if codec == "json":
+        if require_zero_copy:
+            raise CopyRequired("reading payload would copy: JSON has no views")
+        from framecache import json
+
+        try:
+            return json.loads(memoryview(payload))
+        except json.JSONDecodeError as error:
+            raise DecodeError(f"cannot decode json payload: {error}") from error
+    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow', 'msgpack' or 'json', found {codec!r}")
 
 
 def _is_view(value: Any) -> bool:

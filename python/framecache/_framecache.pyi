@@ -344,3 +344,54 @@ def unpackb(
 
 def encode_msgpack(value: Any) -> Frame:
     """Return a frame whose payload is `value` as MessagePack, written where it stays."""
+
+OPT_APPEND_NEWLINE: Final[int]
+OPT_INDENT_2: Final[int]
+OPT_NAIVE_UTC: Final[int]
+OPT_NON_STR_KEYS: Final[int]
+OPT_OMIT_MICROSECONDS: Final[int]
+OPT_PASSTHROUGH_DATACLASS: Final[int]
+OPT_PASSTHROUGH_DATETIME: Final[int]
+OPT_PASSTHROUGH_SUBCLASS: Final[int]
+OPT_SERIALIZE_DATACLASS: Final[int]
+OPT_SERIALIZE_NUMPY: Final[int]
+OPT_SERIALIZE_UUID: Final[int]
+OPT_SORT_KEYS: Final[int]
+OPT_STRICT_INTEGER: Final[int]
+OPT_UTC_Z: Final[int]
+
+@final
+class Fragment:
+    """JSON that is written already: exact bytes or str, which `dumps` copies into its result unchecked."""
+
+    def __new__(cls, contents: bytes | str, /) -> Fragment: ...
+
+def dumps(obj: Any, /, default: Callable[[Any], Any] | None = None, option: int | None = None) -> bytes:
+    """Return `obj` as JSON in UTF-8.
+
+    Args:
+        obj: A str, int of 64 bits, float, bool, None, list, tuple or dict with str keys; an instance of a subclass of
+            str, int, list or dict; a dataclass instance, datetime, date, time, UUID, Enum member or Fragment. At most
+            254 levels deep. Floats that are not finite become null.
+        default: Called with each object that has no form; what it returns is written in its place. At most 254 of its
+            results may lead on to another call.
+        option: The ``OPT_*`` constants, combined with ``|``.
+
+    Raises:
+        JSONEncodeError: What has no form (a `TypeError`, with the exception of `default` or of a hook as its cause). A
+            note says where in `obj` it is.
+    """
+
+def loads(obj: bytes | bytearray | memoryview | str, /) -> Any:
+    """Return the value that `obj` is as JSON.
+
+    Exact bytes and ASCII str are read in place; any other str is encoded, any other buffer copied first. Integers
+    beyond 64 bits become floats; of equal keys the last value counts. At most 1024 levels deep.
+
+    Raises:
+        JSONDecodeError: What RFC 8259 does not allow, NaN and infinity among it, with `msg`, `doc`, `pos`, `lineno` and
+            `colno` (a `json.JSONDecodeError`, hence a `ValueError`).
+    """
+
+def encode_json(value: Any) -> Frame:
+    """Return a frame whose payload is `value` as JSON, written where it stays."""

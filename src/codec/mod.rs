@@ -4,7 +4,11 @@
 
 pub mod arrow;
 #[cfg(feature = "python")]
+pub(crate) mod json;
+#[cfg(feature = "python")]
 pub(crate) mod msgpack;
+#[cfg(feature = "python")]
+mod path;
 
 /// The name of the codec whose payload is the value's own bytes.
 pub const RAW: &str = "raw";

@@ -51,35 +51,101 @@ pub(crate) unsafe fn len(dict: *mut ffi::PyObject) -> isize {
     unsafe { (*dict.cast::<ffi::PyDictObject>()).ma_used }
 }
 
-/// The next entry from `position` on, as borrowed references; false at the end. It stays safe, though not complete,
-/// when the dict changes in between.
-///
-/// # Safety
-/// Attached; `dict` is an exact dict.
-#[inline]
-pub(crate) unsafe fn next(
+/// A walk over the entries of a dict. Python code may change the dict in between; after [`Self::refresh`] the walk stays
+/// safe, though it may leave out entries.
+pub(crate) struct Walk {
     dict: *mut ffi::PyObject,
-    position: &mut isize,
-    key: &mut *mut ffi::PyObject,
-    value: &mut *mut ffi::PyObject,
-) -> bool {
+    /// Of `PyDict_Next`.
+    position: isize,
+    /// The entries, where they can be read directly: the first, the next, and the end.
     #[cfg(all(Py_3_11, not(Py_3_14)))]
-    if LAYOUT_HOLDS.load(Ordering::Relaxed) {
+    entries: [*const table::Entry; 3],
+}
+
+impl Walk {
+    /// # Safety
+    /// Attached; `dict` is an exact dict, or an instance of a subclass, that outlives the walk.
+    #[inline(always)]
+    pub(crate) unsafe fn of(dict: *mut ffi::PyObject) -> Self {
+        let mut walk = Self {
+            dict,
+            position: 0,
+            #[cfg(all(Py_3_11, not(Py_3_14)))]
+            entries: [std::ptr::null(); 3],
+        };
         // SAFETY: the caller's guarantee.
-        if let Some(entries) = unsafe { table::entries(dict) } {
-            // Removed entries are null.
-            while let Some(entry) = entries.get(position.cast_unsigned()) {
-                *position += 1;
-                if !entry.value.is_null() {
-                    (*key, *value) = (entry.key, entry.value);
-                    return true;
-                }
-            }
-            return false;
+        unsafe { walk.look() };
+        walk
+    }
+
+    /// Finds the entries from `position` on.
+    #[inline(always)]
+    unsafe fn look(&mut self) {
+        #[cfg(all(Py_3_11, not(Py_3_14)))]
+        if LAYOUT_HOLDS.load(Ordering::Relaxed) {
+            // SAFETY: the caller's guarantee; no further than to the end.
+            self.entries = unsafe {
+                table::entries(self.dict).map_or([std::ptr::null(); 3], |(first, count)| {
+                    [first, first.offset(self.position.min(count)), first.offset(count)]
+                })
+            };
         }
     }
-    // SAFETY: the caller's guarantee.
-    unsafe { ffi::PyDict_Next(dict, position, key, value) != 0 }
+
+    /// Looks at the dict anew.
+    ///
+    /// # Safety
+    /// Attached; the dict is alive.
+    #[inline]
+    pub(crate) unsafe fn refresh(&mut self) {
+        self.position = self.position();
+        // SAFETY: the caller's guarantee.
+        unsafe { self.look() };
+    }
+
+    /// Where the walk is: the next entry has this position or a higher one.
+    pub(crate) fn position(&self) -> isize {
+        #[cfg(all(Py_3_11, not(Py_3_14)))]
+        if !self.entries[0].is_null() {
+            let [first, next, _] = self.entries.map(<*const table::Entry>::addr);
+            return ((next - first) / size_of::<table::Entry>()).cast_signed();
+        }
+        self.position
+    }
+
+    /// Key and value of the next entry, borrowed; `None` at the end.
+    ///
+    /// # Safety
+    /// Attached; if Python code ran since the last call, the walk was refreshed.
+    #[inline(always)]
+    pub(crate) unsafe fn next(&mut self) -> Option<(*mut ffi::PyObject, *mut ffi::PyObject)> {
+        #[cfg(all(Py_3_11, not(Py_3_14)))]
+        {
+            // SAFETY: between the first entry and the end; those that were removed are null.
+            unsafe {
+                while self.entries[1] < self.entries[2] {
+                    let entry = self.entries[1];
+                    self.entries[1] = entry.add(1);
+                    if !(*entry).value.is_null() {
+                        return Some(((*entry).key, (*entry).value));
+                    }
+                }
+            }
+            if !self.entries[0].is_null() {
+                return None;
+            }
+        }
+        // SAFETY: the caller's guarantee.
+        unsafe { self.next_public() }
+    }
+
+    #[inline(never)]
+    unsafe fn next_public(&mut self) -> Option<(*mut ffi::PyObject, *mut ffi::PyObject)> {
+        let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the caller's guarantee.
+        let found = unsafe { ffi::PyDict_Next(self.dict, &raw mut self.position, &raw mut key, &raw mut value) != 0 };
+        found.then_some((key, value))
+    }
 }
 
 #[cfg(all(Py_3_11, not(Py_3_14)))]
@@ -122,12 +188,13 @@ mod table {
         pub(super) value: *mut ffi::PyObject,
     }
 
-    /// The entries of a dict whose keys are all `str` and which has its values beside them; valid until the dict changes.
+    /// The entries of a dict whose keys are all `str` and which has its values beside them, and their number; valid until
+    /// the dict changes.
     ///
     /// # Safety
     /// Attached; the layout holds; `dict` is an exact dict.
     #[inline]
-    pub(super) unsafe fn entries<'a>(dict: *mut ffi::PyObject) -> Option<&'a [Entry]> {
+    pub(super) unsafe fn entries(dict: *mut ffi::PyObject) -> Option<(*const Entry, isize)> {
         // SAFETY: the caller's guarantee; so many entries are initialized.
         unsafe {
             let dict = dict.cast::<ffi::PyDictObject>();
@@ -135,12 +202,8 @@ mod table {
             if (*keys).kind != ALL_STR || !(*dict).ma_values.is_null() {
                 return None;
             }
-            if (*keys).entries == 0 {
-                // The keys that empty dicts share have one byte of indices: what follows them is not aligned.
-                return Some(&[]);
-            }
             let start = keys.add(1).cast::<u8>().add(1 << (*keys).log2_index_bytes).cast::<Entry>();
-            Some(std::slice::from_raw_parts(start, (*keys).entries.unsigned_abs()))
+            Some((start, (*keys).entries))
         }
     }
 
@@ -404,8 +467,12 @@ mod table {
             if expected != found || (*object).ma_used != count as isize || !(*object).ma_values.is_null() {
                 return Ok(false);
             }
-            let Some(entries) = entries(model.as_ptr()) else { return Ok(false) };
-            for (entry, pair) in entries.iter().zip(stack.from(0).chunks_exact(2)) {
+            let Some((entries, found)) = entries(model.as_ptr()) else { return Ok(false) };
+            if found != count as isize {
+                return Ok(false);
+            }
+            for (index, pair) in (0..).zip(stack.from(0).chunks_exact(2)) {
+                let entry = &*entries.offset(index);
                 if entry.key != pair[0].as_ptr() || entry.value != pair[1].as_ptr() {
                     return Ok(false);
                 }

@@ -48,8 +48,8 @@ pub(crate) unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
         let digit = i64::from((&raw const (*long).digits).cast::<u32>().read());
         #[cfg(not(Py_3_12))]
         return match (*long).size {
-            0 => Some(0),
             1 => Some(digit),
+            0 => Some(0),
             -1 => Some(-digit),
             _ => None,
         };

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::Owned;
-use super::text;
+use super::new_str::{Invalid, new_str};
+use super::text::{Text, same_short};
 use pyo3::ffi;
 use std::ptr::NonNull;
 
@@ -48,23 +49,19 @@ impl KeyCache {
     /// The `str` of `bytes`, which are at most [`MAX_KEY`] long: a shared one, or a new one that is shared from now on.
     ///
     /// # Errors
-    /// As [`text::new_str`].
+    /// As [`new_str`].
     ///
     /// # Safety
     /// Attached.
     #[inline]
-    pub(crate) unsafe fn get(&mut self, bytes: &[u8]) -> Result<Owned, text::Invalid> {
+    pub(crate) unsafe fn get(&mut self, bytes: &[u8]) -> Result<Owned, Invalid> {
         let slot = &mut self.0[hash(bytes) as usize % SLOTS];
         if slot.len == bytes.len()
             && let Some(key) = slot.key
         {
             // SAFETY: the slot's reference keeps the str, whose data does not move or change.
             let equal = unsafe {
-                if slot.ascii.is_null() {
-                    text::Text::of(key.as_ptr()).is_utf8(bytes)
-                } else {
-                    std::slice::from_raw_parts(slot.ascii, slot.len) == bytes
-                }
+                if slot.ascii.is_null() { Text::of(key.as_ptr()).is_utf8(bytes) } else { same_short(slot.ascii, bytes) }
             };
             if equal {
                 // SAFETY: alive, see above.
@@ -80,15 +77,15 @@ impl Slot {
     /// # Safety
     /// Attached.
     #[cold]
-    unsafe fn replace(&mut self, bytes: &[u8]) -> Result<Owned, text::Invalid> {
+    unsafe fn replace(&mut self, bytes: &[u8]) -> Result<Owned, Invalid> {
         // SAFETY: attached; a str's hash runs no Python code and stays in it; dropping an exact str runs none either.
         unsafe {
-            let key = text::new_str(bytes)?;
+            let key = new_str(bytes)?;
             if ffi::PyObject_Hash(key.as_ptr()) == -1 {
-                return Err(text::Invalid::Memory);
+                return Err(Invalid::Memory);
             }
-            let ascii = match text::Text::of(key.as_ptr()) {
-                text::Text::Utf8(data) => data.as_ptr(),
+            let ascii = match Text::of(key.as_ptr()) {
+                Text::Utf8(data) => data.as_ptr(),
                 _ => std::ptr::null(),
             };
             let kept = NonNull::new(Owned::borrowed(NonNull::new_unchecked(key.as_ptr())).into_ptr());

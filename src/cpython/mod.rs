@@ -1,6 +1,6 @@
 //! CPython objects read and made directly: what the codecs of Python values share.
 //!
-//! [`Writer`] collects a result, [`Text`] reads and makes strings, [`KeyCache`] shares the keys of maps,
+//! [`Writer`] collects a result, [`text`] reads and [`new_str`] makes strings, [`KeyCache`] shares the keys of maps,
 //! [`dict`] and [`int`] know CPython's own layouts. Those layouts are private: each is used only in the versions it was
 //! read in, and only after [`check_layouts`] compared it at import with what the public functions say. Where it does
 //! not hold, the public functions are used.
@@ -13,6 +13,7 @@ mod collector;
 pub(crate) mod dict;
 pub(crate) mod int;
 mod key_cache;
+pub(crate) mod new_str;
 mod owned;
 mod stack;
 pub(crate) mod text;
@@ -30,4 +31,6 @@ use pyo3::prelude::*;
 pub(crate) fn check_layouts(py: Python<'_>) {
     int::check_layout(py);
     dict::check_layout(py);
+    // SAFETY: attached; made here, where running out of memory ends an import and nothing else.
+    unsafe { KeyCache::with(|_| ()) };
 }

@@ -1,12 +1,11 @@
-//! Reading and making `str` objects.
+//! Reading `str` objects.
 //!
 //! A `str` holds one, two or four bytes a character (PEP 393). Reading encodes straight from them: asking CPython for
 //! UTF-8 would leave a copy attached to the caller's object for as long as that lives.
 #![allow(unsafe_code)]
 
-use super::Owned;
+use super::MAX_KEY;
 use pyo3::ffi;
-use std::ptr::NonNull;
 
 /// The characters of a `str`, as it holds them.
 #[derive(Clone, Copy)]
@@ -34,7 +33,7 @@ pub(crate) unsafe fn ascii_of<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]
         if (*ascii).state & COMPACT_ASCII != COMPACT_ASCII {
             return None;
         }
-        Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.unsigned_abs()))
+        Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.cast_unsigned()))
     }
 }
 
@@ -118,15 +117,15 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Whether `bytes` are its UTF-8.
+    /// Whether `bytes`, which are at most [`MAX_KEY`] long, are its UTF-8.
     pub(crate) fn is_utf8(self, bytes: &[u8]) -> bool {
-        if self.length().bytes != bytes.len() {
+        let mut own = [0; MAX_KEY];
+        if bytes.len() > MAX_KEY || self.length().bytes != bytes.len() {
             return false;
         }
-        let mut own = vec![0; bytes.len()];
-        // SAFETY: as many bytes as it has.
+        // SAFETY: room for as many bytes as it has.
         unsafe { self.write_utf8(own.as_mut_ptr()) };
-        own == bytes
+        own[..bytes.len()] == *bytes
     }
 }
 
@@ -173,7 +172,35 @@ unsafe fn encode(chars: impl Iterator<Item = u32>, target: *mut u8) {
     }
 }
 
-/// Copies `bytes`, most of which are few: without a call up to 16.
+/// Whether as many bytes from `one` on are `other`, most of which are few: without a call up to 32.
+///
+/// # Safety
+/// So many bytes can be read at `one`.
+#[inline(always)]
+pub(crate) unsafe fn same_short(one: *const u8, other: &[u8]) -> bool {
+    let (other, len) = (other.as_ptr(), other.len());
+    macro_rules! both_ends {
+        ($part:ty) => {{
+            let last = len - size_of::<$part>();
+            let part = |at: *const u8| at.cast::<$part>().read_unaligned();
+            (part(one) ^ part(other)) | (part(one.add(last)) ^ part(other.add(last))) == 0
+        }};
+    }
+    // SAFETY: the caller's guarantee; each arm reads no more than `len` bytes.
+    unsafe {
+        match len {
+            0 => true,
+            1 => *one == *other,
+            2..4 => both_ends!(u16),
+            4..8 => both_ends!(u32),
+            8..=16 => both_ends!(u64),
+            17..=32 => both_ends!(u128),
+            _ => std::slice::from_raw_parts(one, len) == std::slice::from_raw_parts(other, len),
+        }
+    }
+}
+
+/// Copies `bytes`, most of which are few: without a call up to 64.
 ///
 /// # Safety
 /// There is room for them at `target`, which does not overlap with them.
@@ -205,198 +232,4 @@ pub(crate) unsafe fn copy_short(bytes: &[u8], target: *mut u8) {
             _ => both_ends::<[u128; 2]>(source, target, len),
         }
     }
-}
-
-/// Why bytes did not become a `str`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Invalid {
-    /// They are not UTF-8 from this one on.
-    Utf8(usize),
-    /// A Python exception is set: there is no memory.
-    Memory,
-}
-
-/// A new `str` of UTF-8 (the shared ones for no and for one character).
-///
-/// # Errors
-/// [`Invalid`].
-///
-/// # Safety
-/// Attached.
-#[inline]
-pub(crate) unsafe fn new_str(bytes: &[u8]) -> Result<Owned, Invalid> {
-    if is_ascii(bytes) {
-        // SAFETY: attached, ASCII.
-        return unsafe { new_ascii(bytes) }.ok_or(Invalid::Memory);
-    }
-    // SAFETY: attached.
-    unsafe { new_wide(bytes) }
-}
-
-/// Eight bytes at a time, the last eight again: most texts are short.
-#[inline]
-fn is_ascii(bytes: &[u8]) -> bool {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    if let Some(last) = bytes.last_chunk::<32>() {
-        // Whole chunks without a branch each: the compiler uses vectors.
-        let any = |chunk: &[u8]| chunk.iter().fold(0, |all, byte| all | byte);
-        return (bytes.chunks_exact(32).fold(0, |all, chunk| all | any(chunk)) | any(last)) < 0x80;
-    }
-    if let Some(last) = bytes.last_chunk::<8>() {
-        let all = bytes.chunks_exact(8).fold(u64::from_le_bytes(*last), |all, chunk| {
-            all | chunk.first_chunk::<8>().map_or(0, |chunk| u64::from_le_bytes(*chunk))
-        });
-        return all & HIGH == 0;
-    }
-    bytes.iter().fold(0, |all, byte| all | byte) < 0x80
-}
-
-/// # Safety
-/// Attached; `bytes` are ASCII.
-#[inline]
-unsafe fn new_ascii(bytes: &[u8]) -> Option<Owned> {
-    // SAFETY: attached; a new compact ASCII str of two or more characters is ours alone and has room for them; shorter
-    // ones are shared and come from the function that knows them.
-    unsafe {
-        if bytes.len() < 2 {
-            let len = bytes.len() as ffi::Py_ssize_t;
-            return Owned::new(ffi::PyUnicode_FromStringAndSize(bytes.as_ptr().cast(), len));
-        }
-        let text = Owned::new(ffi::PyUnicode_New(bytes.len() as ffi::Py_ssize_t, 127))?;
-        copy_short(bytes, text.as_ptr().cast::<ffi::PyASCIIObject>().add(1).cast());
-        Some(text)
-    }
-}
-
-/// # Safety
-/// Attached.
-unsafe fn new_wide(bytes: &[u8]) -> Result<Owned, Invalid> {
-    let text = match simdutf8::basic::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(_) => {
-            let valid = std::str::from_utf8(bytes).err().map_or(bytes.len(), |error| error.valid_up_to());
-            return Err(Invalid::Utf8(valid));
-        }
-    };
-    let (mut count, mut highest) = (0, 0);
-    for byte in bytes {
-        count += usize::from(*byte & 0xc0 != 0x80);
-        highest = highest.max(*byte);
-    }
-    // What the largest first byte can stand for; U+0080 to U+00FF start with C2 or C3.
-    let max = match highest {
-        0..=0xc3 => 0xff,
-        0xc4..=0xef => 0xffff,
-        _ => 0x0010_ffff,
-    };
-    // SAFETY: attached; a new str of `count` characters up to `max` has room for them in the size that goes with `max`.
-    // One character is made by the function that knows the shared ones.
-    unsafe {
-        if count == 1 {
-            let char = text.chars().next().map_or(0, u32::from);
-            return Owned::new(ffi::PyUnicode_FromOrdinal(char.cast_signed())).ok_or(Invalid::Memory);
-        }
-        let object = Owned::new(ffi::PyUnicode_New(count as ffi::Py_ssize_t, max)).ok_or(Invalid::Memory)?;
-        let data = object.as_ptr().cast::<ffi::PyCompactUnicodeObject>().add(1);
-        match max {
-            0xff => decode(text, data.cast::<u8>()),
-            0xffff => decode(text, data.cast::<u16>()),
-            _ => decode(text, data.cast::<u32>()),
-        }
-        Ok(object)
-    }
-}
-
-/// A character in one, two or four bytes.
-trait Unit: Copy {
-    fn of(char: u32) -> Self;
-}
-
-macro_rules! unit {
-    ($($unit:ty),*) => {$(
-        impl Unit for $unit {
-            #[inline]
-            fn of(char: u32) -> Self {
-                char as Self
-            }
-        }
-    )*};
-}
-
-unit!(u8, u16, u32);
-
-/// # Safety
-/// There is room for all characters, each of which fits.
-#[inline]
-unsafe fn decode<U: Unit>(text: &str, target: *mut U) {
-    let bytes = text.as_bytes();
-    let (mut at, mut out) = (0, target);
-    while at < bytes.len() {
-        if let Some(chunk) = bytes[at..].first_chunk::<8>()
-            && u64::from_le_bytes(*chunk) & 0x8080_8080_8080_8080 == 0
-        {
-            // SAFETY: eight characters, for which there is room.
-            unsafe {
-                for (index, byte) in chunk.iter().enumerate() {
-                    out.add(index).write(U::of(u32::from(*byte)));
-                }
-                out = out.add(8);
-            }
-            at += 8;
-            continue;
-        }
-        let (char, len) = char_at(&bytes[at..]);
-        // SAFETY: one more character, for which there is room.
-        unsafe {
-            out.write(U::of(char));
-            out = out.add(1);
-        }
-        at += len;
-    }
-}
-
-/// The first character of valid UTF-8, and how many bytes it has.
-#[inline]
-fn char_at(bytes: &[u8]) -> (u32, usize) {
-    let low = |index: usize| u32::from(bytes[index]) & 0x3f;
-    let first = u32::from(bytes[0]);
-    match first {
-        0..0x80 => (first, 1),
-        0x80..0xe0 => ((first & 0x1f) << 6 | low(1), 2),
-        0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), 3),
-        _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), 4),
-    }
-}
-
-/// A new `str` of UTF-8 in which surrogates are three bytes each.
-///
-/// # Errors
-/// [`Invalid`].
-///
-/// # Safety
-/// Attached.
-#[cold]
-pub(crate) unsafe fn new_str_with_surrogates(bytes: &[u8]) -> Result<Owned, Invalid> {
-    // SAFETY: attached. A UnicodeDecodeError is cleared: the caller makes its own.
-    unsafe {
-        let len = bytes.len() as ffi::Py_ssize_t;
-        let text = ffi::PyUnicode_DecodeUTF8(bytes.as_ptr().cast(), len, c"surrogatepass".as_ptr());
-        if let Some(text) = NonNull::new(text) {
-            return Owned::new(text.as_ptr()).ok_or(Invalid::Memory);
-        }
-        if ffi::PyErr_ExceptionMatches(ffi::PyExc_UnicodeDecodeError) == 0 {
-            return Err(Invalid::Memory);
-        }
-        ffi::PyErr_Clear();
-    }
-    // The first byte that neither UTF-8 nor a surrogate explains.
-    let mut at = 0;
-    while let Err(error) = std::str::from_utf8(&bytes[at..]) {
-        at += error.valid_up_to();
-        match bytes[at..] {
-            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => at += 3,
-            _ => break,
-        }
-    }
-    Err(Invalid::Utf8(at))
 }

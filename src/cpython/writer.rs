@@ -157,6 +157,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Where the room ends, for an encoder that keeps the cursor itself.
+    #[inline]
+    pub(crate) fn end(&self) -> *mut u8 {
+        self.end
+    }
+
+    /// Counts everything before `cursor` as written.
+    ///
+    /// # Safety
+    /// It is, and `cursor` came from [`Self::cursor`], moved forward inside the room.
+    #[inline]
+    pub(crate) unsafe fn set_cursor(&mut self, cursor: *mut u8) {
+        self.cursor = cursor;
+    }
+
     /// Writes one byte.
     ///
     /// # Safety
@@ -240,7 +255,12 @@ impl Writer {
     pub(crate) fn finish_bytes<'py>(&mut self, py: Python<'py>) -> Result<Bound<'py, PyBytes>> {
         let len = self.len();
         let Place::Object(object) = std::mem::replace(&mut self.place, Place::Stack) else {
-            return Ok(PyBytes::new(py, self.written_from(0)));
+            let written = self.written_from(0);
+            // SAFETY: attached; copies so many bytes into a new object.
+            let object = unsafe { ffi::PyBytes_FromStringAndSize(written.as_ptr().cast(), len as ffi::Py_ssize_t) };
+            // SAFETY: attached, a new reference to `bytes` or null.
+            let bytes = unsafe { Bound::from_owned_ptr_or_opt(py, object).map(|bytes| bytes.cast_into_unchecked()) };
+            return bytes.ok_or_else(|| out_of_memory(len));
         };
         let size = self.end.addr() - self.start.addr();
         LAST.set(len.saturating_add(len / 16));
@@ -280,14 +300,17 @@ impl Drop for Writer {
 }
 
 fn new_object(size: usize) -> Result<NonNull<ffi::PyObject>> {
-    // SAFETY: attached; `grow` keeps sizes below isize::MAX. A MemoryError is replaced by ours.
-    unsafe {
-        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as ffi::Py_ssize_t);
-        NonNull::new(object).ok_or_else(|| {
-            ffi::PyErr_Clear();
-            Error::Memory { bytes: size }
-        })
-    }
+    // SAFETY: attached; `grow` keeps sizes below isize::MAX.
+    let object = unsafe { ffi::PyBytes_FromStringAndSize(std::ptr::null(), size as ffi::Py_ssize_t) };
+    NonNull::new(object).ok_or_else(|| out_of_memory(size))
+}
+
+/// Replaces Python's MemoryError by ours.
+#[cold]
+fn out_of_memory(bytes: usize) -> Error {
+    // SAFETY: attached.
+    unsafe { ffi::PyErr_Clear() };
+    Error::Memory { bytes }
 }
 
 /// # Safety

@@ -10,6 +10,7 @@ mod described;
 mod error;
 mod frame;
 mod input;
+mod json;
 mod metadata;
 mod msgpack;
 mod store;
@@ -45,6 +46,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::packb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
+    json::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
 }

@@ -5,10 +5,12 @@ use super::described::{Described, Kind, Kinds};
 use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
+use super::json;
 use super::metadata;
 use super::msgpack;
 use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
+use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::error::{Error, Result};
@@ -394,6 +396,7 @@ impl Source {
         Ok(match codec {
             ARROW => Self::Table(table_from(value)?),
             MSGPACK => Self::Memory(msgpack::payload(value)?),
+            JSON => Self::Memory(json::payload(value)?),
             _ => Self::Frame(Input::from(value)?.to_frame()?),
         })
     }

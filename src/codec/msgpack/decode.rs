@@ -4,9 +4,10 @@
 //! when all of their items are there: what a few bytes declare costs nothing. Nesting is bounded.
 #![allow(unsafe_code)]
 
-use super::fault::{Fault, Path, Stop};
+use super::fault::{Fault, Stop};
 use super::{MAX_EQUAL_HASHES, MSGPACK, Types, VIEWS_FROM, code};
-use crate::cpython::text::{self, Invalid};
+use crate::codec::path::Path;
+use crate::cpython::new_str::{Invalid, new_str};
 use crate::cpython::{CollectorPause, KeyCache, MAX_KEY, ObjectStack, Owned, dict, has_headroom};
 use crate::error::{Error, Text};
 use pyo3::ffi;
@@ -271,7 +272,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let start = self.at;
         let bytes = self.take(length)?;
         // SAFETY: attached.
-        unsafe { text::new_str(bytes) }.map_err(|invalid| self.invalid(start, &invalid))
+        unsafe { new_str(bytes) }.map_err(|invalid| self.invalid(start, &invalid))
     }
 
     #[cold]
@@ -419,8 +420,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
         let text_start = self.at;
         let bytes = self.take(length)?;
         // SAFETY: attached; looking up and making a str runs no Python code.
-        let key =
-            unsafe { if length <= MAX_KEY { KeyCache::with(|cache| cache.get(bytes)) } else { text::new_str(bytes) } };
+        let key = unsafe { if length <= MAX_KEY { KeyCache::with(|cache| cache.get(bytes)) } else { new_str(bytes) } };
         key.map_err(|invalid| self.invalid(text_start, &invalid))
     }
 

@@ -5,7 +5,7 @@ use super::classes::{self, Entry};
 use super::code;
 use super::decode::{Decoder, Found};
 use super::fault::Stop;
-use crate::cpython::text;
+use crate::cpython::new_str::new_str_with_surrogates;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::intern;
@@ -30,7 +30,7 @@ impl<'a, 'py> Decoder<'a, 'py> {
                 let text_start = self.at;
                 let bytes = self.rest();
                 // SAFETY: attached.
-                unsafe { text::new_str_with_surrogates(bytes) }.map_err(|invalid| self.invalid(text_start, &invalid))
+                unsafe { new_str_with_surrogates(bytes) }.map_err(|invalid| self.invalid(text_start, &invalid))
             }
             code::BYTEARRAY => {
                 let bytes = self.rest();

@@ -5,8 +5,9 @@
 //! `pack`, a descriptor), which may change it.
 #![allow(unsafe_code)]
 
-use super::fault::{Fault, Path, Stop, type_name};
+use super::fault::{Fault, Stop};
 use super::{MAX_DEPTH, Types, code};
+use crate::codec::path::{Path, type_name};
 use crate::cpython::dict;
 use crate::cpython::int::{self, Int};
 use crate::cpython::text::{self, Text};
@@ -380,9 +381,9 @@ impl<'w, 'py> Encoder<'w, 'py> {
         unsafe {
             let count = dict::len(dict_object);
             self.map_head(count.unsigned_abs())?;
-            let (mut position, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+            let mut walk = dict::Walk::of(dict_object);
             let mut written = 0;
-            while dict::next(dict_object, &mut position, &mut key, &mut value) {
+            while let Some((key, value)) = walk.next() {
                 written += 1;
                 if written > count {
                     break;
@@ -391,11 +392,12 @@ impl<'w, 'py> Encoder<'w, 'py> {
                 if ffi::Py_TYPE(key) == &raw mut ffi::PyUnicode_Type {
                     self.text(key)?;
                     if self.value(value).is_err() {
-                        return Err(self.at_key(dict_object, position, key));
+                        return Err(self.at_key(dict_object, walk.position(), key));
                     }
                 } else {
                     self.other_pair(key, value)?;
                 }
+                walk.refresh();
             }
             if written == count && dict::len(dict_object) == count { Ok(()) } else { Err(self.changed("dict")) }
         }

@@ -3,9 +3,10 @@
 
 use super::classes::{self, Entry};
 use super::encode::{Done, Encoder};
-use super::fault::{Fault, type_name};
+use super::fault::Fault;
 use super::{ALIGNED_FROM, Types, code};
 use crate::buffer::ALIGN;
+use crate::codec::path::type_name;
 use crate::error::Error;
 use pyo3::ffi;
 use pyo3::intern;
