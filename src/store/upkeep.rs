@@ -246,8 +246,8 @@ impl Store {
         })
     }
 
-    /// Checks every entry of the store, of all namespaces, removes those that are damaged, and the files that no entry
-    /// names. Others may read and write meanwhile.
+    /// Checks every entry of the store, of all namespaces, removes those that are damaged, the files that no entry names,
+    /// and what dead writers reserved. Others may read and write meanwhile.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Busy`].
@@ -269,6 +269,7 @@ impl Store {
             }
         }
         if !self.options.read_only {
+            self.must_change("verify", |change| change.clear_reservations())?;
             for name in index.blobs.names()? {
                 let removed = self.must_change("verify", |change| change.remove_left_over(&name))?;
                 verified.orphans += u64::from(removed);
