@@ -57,6 +57,7 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
+	cargo bench --quiet --bench weak_map
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python benchmarks/frame.py

@@ -17,6 +17,7 @@ pub mod compress;
 pub mod error;
 pub mod frame;
 pub mod key;
+pub mod memory;
 pub mod store;
 
 #[cfg(feature = "python")]
