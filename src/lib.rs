@@ -14,7 +14,9 @@ pub mod buffer;
 pub mod bytestorage;
 pub mod codec;
 pub mod compress;
+pub mod crypto;
 pub mod error;
+pub mod fork;
 pub mod frame;
 pub mod key;
 pub mod memory;
@@ -25,7 +27,7 @@ mod cpython;
 #[cfg(feature = "python")]
 mod python;
 
-pub use error::{Error, Result};
+pub use error::{Error, Refusal, Result};
 
 #[cfg(feature = "python")]
 #[global_allocator]
