@@ -162,7 +162,9 @@ impl AlignedBuf {
     /// # Errors
     /// [`Error::Memory`] where the room cannot be had; the buffer is then unchanged.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
-        let needed = self.len.checked_add(additional).ok_or(Error::Memory { bytes: usize::MAX })?;
+        let Some(needed) = self.len.checked_add(additional) else {
+            return Err(Error::Memory { bytes: usize::MAX });
+        };
         if needed <= self.capacity {
             return Ok(());
         }

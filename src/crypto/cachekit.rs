@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// # Errors
 /// [`Error::Argument`] for a master key of less than 16 bytes, a tenant of 0 or more than 1024 bytes, a domain of more
 /// than 255.
-pub fn derive_domain_key(master: &[u8], domain: &str, tenant: &str) -> Result<[u8; 32]> {
+pub fn derive_domain_key(master: &[u8], domain: &str, tenant: &[u8]) -> Result<[u8; 32]> {
     let outside = |argument, expected: &'static str, found: usize| {
         Err(Error::Argument { argument, expected: expected.into(), found: format!("{found} bytes") })
     };
@@ -27,7 +27,7 @@ pub fn derive_domain_key(master: &[u8], domain: &str, tenant: &str) -> Result<[u
     salt.push(domain_length);
     salt.extend_from_slice(domain.as_bytes());
     salt.extend_from_slice(&tenant_length.to_be_bytes());
-    salt.extend_from_slice(tenant.as_bytes());
+    salt.extend_from_slice(tenant);
     let mut key = [0; 32];
     hkdf(master, &salt, domain.as_bytes(), &mut key);
     Ok(key)
@@ -53,18 +53,18 @@ mod tests {
     fn they_are_cachekits() {
         let mut master = [0; 32];
         master[31] = 1;
-        let key = derive_domain_key(&master, "encryption", "default").expect("valid");
+        let key = derive_domain_key(&master, "encryption", b"default").expect("valid");
         assert_eq!(hex(&key), "222dd8cf7c63750f49fd6fc541552f8cdbe0f2d204cd10b082a9d0806a3ddc90");
         assert_eq!(hex(&key_fingerprint(&key)), "7b57d59ef3334761ab2174cddc46dfe4");
     }
 
     #[test]
     fn what_cachekit_refuses_is_an_error() {
-        let refused = |master: &[u8], domain: &str, tenant: &str| {
+        let refused = |master: &[u8], domain: &str, tenant: &[u8]| {
             matches!(derive_domain_key(master, domain, tenant), Err(Error::Argument { .. }))
         };
-        assert!(refused(&[0; 15], "encryption", "default"));
-        assert!(refused(&[0; 32], &"d".repeat(256), "default"));
-        assert!(refused(&[0; 32], "encryption", "") && refused(&[0; 32], "encryption", &"t".repeat(1025)));
+        assert!(refused(&[0; 15], "encryption", b"default"));
+        assert!(refused(&[0; 32], &"d".repeat(256), b"default"));
+        assert!(refused(&[0; 32], "encryption", b"") && refused(&[0; 32], "encryption", &[b't'; 1025]));
     }
 }

@@ -3,7 +3,6 @@
 //! The header has one form, byte for byte, so that reading it is comparing it; its bytes are authenticated as they stand.
 
 use super::aead::{NONCE, TAG};
-use super::keys::KeyId;
 use super::open::refused;
 use crate::buffer::ALIGN;
 use crate::error::{Error, Refusal, Result};
@@ -74,11 +73,13 @@ pub(super) fn append_header(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) 
 }
 
 /// The part of a header's JSON that is the same for all entries under one key.
-pub(super) fn write_start(out: &mut Vec<u8>, id: KeyId, salt: &[u8; 16], tenant: &str) {
+///
+/// Key id and salt are given in hexadecimal digits.
+pub(super) fn write_start(out: &mut Vec<u8>, key_id: &[u8], salt: &[u8; 32], tenant: &str) {
     out.extend_from_slice(START);
-    push_hex(out, id.as_bytes());
+    out.extend_from_slice(key_id);
     out.extend_from_slice(SALT);
-    push_hex(out, salt);
+    out.extend_from_slice(salt);
     out.extend_from_slice(TENANT);
     out.extend_from_slice(tenant.as_bytes());
     out.extend_from_slice(NAME);
@@ -86,7 +87,7 @@ pub(super) fn write_start(out: &mut Vec<u8>, id: KeyId, salt: &[u8; 16], tenant:
 
 /// The rest of it, for a payload of `length` bytes.
 pub(super) fn write_rest(out: &mut Vec<u8>, name: &Name, length: usize, times: Times) {
-    push_hex(out, name.as_bytes());
+    out.extend_from_slice(&hex::<32, 64>(name.as_bytes()));
     out.extend_from_slice(LENGTH);
     push_number(out, length as u64);
     for (field, time) in [(CREATED, times.created), (UNTIL, times.until)] {
@@ -174,7 +175,7 @@ impl<'f> Sealed<'f> {
         let until = scan.optional(UNTIL)?;
         scan.literal(END)?;
         // Padding is spaces, to the next multiple of 64 or further.
-        let aligned = (header.len() + BEFORE) % ALIGN == 0;
+        let aligned = (header.len() + BEFORE).is_multiple_of(ALIGN);
         if !aligned || scan.bytes[scan.at..].iter().any(|byte| *byte != b' ') {
             return None;
         }
@@ -244,20 +245,36 @@ impl<'j> Scan<'j> {
 
     /// A number without leading zeros.
     fn number(&mut self) -> Option<u64> {
+        /// So many digits cannot overflow.
+        const SAFE: usize = 19;
         let rest = &self.bytes[self.at..];
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let number = rest[..count]
-            .iter()
-            .try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))?;
+        let digits = &rest[..count];
+        let value = |digits: &[u8]| {
+            digits.iter().fold(0_u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit & 15)))
+        };
+        let number = match digits.split_at_checked(SAFE) {
+            None => value(digits),
+            Some((_, more)) if more.len() > 1 => return None,
+            Some((safe, more)) => match more {
+                [] => value(safe),
+                [last, ..] => value(safe).checked_mul(10)?.checked_add(u64::from(last & 15))?,
+            },
+        };
         self.at += count;
-        (count == 1 || count > 1 && rest[0] != b'0').then_some(number)
+        (count == 1 || count > 1 && digits[0] != b'0').then_some(number)
     }
 }
 
-/// Appends the hexadecimal digits of `bytes`, in lower case.
-pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+/// The hexadecimal digits of `bytes`, in lower case; `M` is twice `N`.
+pub(super) fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
+    const { assert!(M == 2 * N) };
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let mut digits = [0; M];
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    digits
 }
 
 fn push_number(out: &mut Vec<u8>, mut number: u64) {

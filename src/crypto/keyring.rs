@@ -1,7 +1,7 @@
 //! The keys of a process: which master key an entry is under, and what was derived from it so far.
 
 use super::aead::{Aead, Cipher};
-use super::header::{check_tenant, write_start};
+use super::header::{check_tenant, hex, write_start};
 use super::keys::{KeyId, MasterKey, TenantKeys, decode_hex};
 use super::open::refused;
 use super::random;
@@ -67,6 +67,8 @@ struct State {
 
 struct Salt {
     bytes: [u8; 16],
+    /// Its hexadecimal digits.
+    digits: [u8; 32],
     /// How many more entries may be sealed under it.
     left: u32,
 }
@@ -89,7 +91,7 @@ struct Tenant {
 impl State {
     fn new() -> Self {
         Self {
-            salt: Mutex::new(Salt { bytes: [0; 16], left: 0 }),
+            salt: Mutex::new(Salt { bytes: [0; 16], digits: [0; 32], left: 0 }),
             sealing: Mutex::new((0..SEALING_KEYS).map(|_| None).collect()),
             tenants: Mutex::new((0..TENANTS).map(|_| None).collect()),
         }
@@ -184,9 +186,9 @@ impl Keyring {
 
     /// Counts one entry more under this process's salt, and appends the start of its header to `out`; returns its key.
     pub(super) fn begin_entry(&self, tenant: &str, out: &mut Vec<u8>) -> Result<Arc<SealingKey>> {
-        let salt = self.next_salt()?;
+        let (salt, digits) = self.next_salt()?;
         let start = out.len();
-        write_start(out, self.masters[0].key.id(), &salt, tenant);
+        write_start(out, self.masters[0].id.as_bytes(), &digits, tenant);
         self.sealed.fetch_add(1, Ordering::Relaxed);
         self.sealing_key(0, tenant, &salt, &out[start..])
     }
@@ -232,13 +234,15 @@ impl Keyring {
         })
     }
 
-    fn next_salt(&self) -> Result<[u8; 16]> {
+    /// This process's salt and its digits.
+    fn next_salt(&self) -> Result<([u8; 16], [u8; 32])> {
         let mut salt = lock(&self.state.get(State::new).salt);
         if salt.left == 0 {
-            *salt = Salt { bytes: random::bytes()?, left: ENTRIES_PER_SALT };
+            let bytes = random::bytes()?;
+            *salt = Salt { bytes, digits: hex(&bytes), left: ENTRIES_PER_SALT };
         }
         salt.left -= 1;
-        Ok(salt.bytes)
+        Ok((salt.bytes, salt.digits))
     }
 
     fn sealing_key(&self, master: usize, tenant: &str, salt: &[u8; 16], start: &[u8]) -> Result<Arc<SealingKey>> {
@@ -300,7 +304,7 @@ mod tests {
     }
 
     fn salt_of(keyring: &Keyring) -> [u8; 16] {
-        keyring.next_salt().expect("random")
+        keyring.next_salt().expect("random").0
     }
 
     #[test]

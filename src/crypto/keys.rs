@@ -28,10 +28,6 @@ impl KeyId {
     pub fn to_hex(self) -> String {
         self.to_string()
     }
-
-    pub(super) fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
 }
 
 impl fmt::Display for KeyId {

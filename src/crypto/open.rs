@@ -2,7 +2,7 @@
 
 use super::Keyring;
 use super::aead::Aead;
-use super::header::{Sealed, Times, append_header, push_hex, start_associated};
+use super::header::{Sealed, Times, append_header, hex, start_associated};
 use crate::buffer::{AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Refusal, Result, Text};
 use crate::frame::{self, Header};
@@ -67,8 +67,6 @@ impl Keyring {
     }
 
     fn open_parts(&self, tenant: &str, name: &Name, parts: &Sealed<'_>) -> Result<FrameBuf> {
-        let mut digits = Vec::with_capacity(64);
-        push_hex(&mut digits, name.as_bytes());
         let key = self.key_of(parts.start, parts.key_id, parts.salt, parts.tenant)?;
         if parts.tenant != tenant {
             return Err(refused(
@@ -77,7 +75,7 @@ impl Keyring {
                 format!("{:?}", parts.tenant),
             ));
         }
-        if *parts.name != *digits {
+        if *parts.name != hex::<32, 64>(name.as_bytes()) {
             return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
         }
         if *parts.check != key.check {
