@@ -75,11 +75,11 @@ impl Keyring {
                 format!("{:?}", parts.tenant),
             ));
         }
-        if *parts.name != hex::<32, 64>(name.as_bytes()) {
-            return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
-        }
         if *parts.check != key.check {
             return Err(refused(Refusal::WrongKey, "the key that key id, tenant and salt name", "another one"));
+        }
+        if *parts.name != hex::<32, 64>(name.as_bytes()) {
+            return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
         }
         let mut associated = start_associated(tenant, name);
         append_header(&mut associated, |out| {

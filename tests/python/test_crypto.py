@@ -6,9 +6,11 @@ import contextvars
 import copy
 import hashlib
 import hmac
+import json
 import os
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -497,3 +499,77 @@ def test_nothing_of_an_entry_can_be_read_in_its_frame() -> None:
     for secret in [b"maiden_name", b"Curie", b"users:jane", b"series_name", b"ARROW1", b"arrow", plain_name]:
         assert secret not in frame
     assert payload_of(sealed).nbytes > 64
+
+
+DOCS = Path(__file__).parents[2] / "proto-docs"
+VECTORS = [json.loads(line) for line in (DOCS / "vectors/encryption.jsonl").read_text(encoding="ascii").splitlines()]
+
+
+def vectors(kind: str) -> Any:
+    chosen = [vector for vector in VECTORS if vector["kind"] == kind]
+    return pytest.mark.parametrize("vector", chosen, ids=lambda vector: vector["name"])
+
+
+def ring_of(vector: dict[str, Any]) -> Keyring:
+    current, *previous = vector["masters"]
+    return Keyring(current, previous, tenant=vector["tenant"])
+
+
+@vectors("keys")
+def test_keys_and_names_are_derived_as_specified(vector: dict[str, Any]) -> None:
+    keyring = Keyring(vector["master"], tenant=vector["tenant"])
+    assert keyring.key_ids == [vector["key_id"]]
+    assert {key: keyring.names(key)[0].hex() for key in vector["names"]} == vector["names"]
+    assert {tag: keyring.tag_names(tag)[0].hex() for tag in vector["tag_names"]} == vector["tag_names"]
+
+
+@vectors("opened")
+def test_a_sealed_frame_is_opened_as_specified(vector: dict[str, Any]) -> None:
+    sealed, inner = bytes.fromhex(vector["hex"]), bytes.fromhex(vector["inner_hex"])
+    keyring = ring_of(vector)
+    payload, _, _, created, until = keyring.open_value(vector["key"], sealed)
+    assert bytes(payload) == bytes.fromhex(vector["payload_hex"])
+    assert (created, until) == (vector["created"], vector["until"])
+    name = bytes.fromhex(framecache.SerializationWrapper.unwrap(sealed)[1]["name"])
+    assert name in keyring.names(vector["key"])
+    assert bytes(keyring.open(sealed, name)) == inner
+
+
+@vectors("refused")
+def test_a_sealed_frame_is_refused_as_specified(vector: dict[str, Any]) -> None:
+    assert refusal(ring_of(vector).open_value, vector["key"], bytes.fromhex(vector["hex"])) == vector["reason"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("times", [{}, {"created": 0}, {"until": 2**64 - 1}, {"created": 10**18, "until": 10**19}])
+def test_what_is_sealed_is_what_the_specification_makes_of_its_salt_and_nonce(
+    in_place: bool, times: dict[str, int]
+) -> None:
+    make = runpy.run_path(str(DOCS / "vectors/make_encryption.py"))
+    keyring = Keyring(MASTER, tenant="acme & söhne")
+    if in_place:
+        name, frame = keyring.seal_value("k", "msgpack", list(range(1000)), {}, **times)
+        plain = bytes(keyring.open(frame, name))
+    else:
+        plain, (name,) = os.urandom(777), keyring.names("k")
+        frame = keyring.seal(plain, name, **times)
+    sealed = bytes(frame)
+    payload, fields, _ = framecache.SerializationWrapper.unwrap(sealed)
+    head = sealed[: -len(payload)]
+    expected = make["sealed"](
+        *(MASTER, "k", plain),
+        tenant="acme & söhne",
+        salt=bytes.fromhex(fields["salt"]),
+        nonce=bytes(payload[16:28]),
+        created=times.get("created"),
+        until=times.get("until"),
+        spaces=len(head) - len(head.rstrip(b" ")),
+    )
+    assert sealed == expected
+
+
+def test_the_vectors_are_what_their_script_makes(tmp_path: Path) -> None:
+    copied = tmp_path / "make_encryption.py"
+    copied.write_bytes((DOCS / "vectors/make_encryption.py").read_bytes())
+    runpy.run_path(str(copied), run_name="__main__")
+    assert (tmp_path / "encryption.jsonl").read_bytes() == (DOCS / "vectors/encryption.jsonl").read_bytes()
