@@ -10,19 +10,22 @@ from framecache._framecache import (
     BlobStore,
     CopyRequired,
     DecodeError,
+    EntryRefused,
     FrameError,
     InvalidArgument,
+    SerializationWrapper,
     StoreError,
     unpackb,
 )
+from framecache._sealed import SEALED, SealedStore
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
-    from typing import Any, Final
+    from typing import Any, Final, Literal
 
-    from framecache._framecache import Frame
+    from framecache._framecache import Frame, Keyring
 
 #: The longest time to live, in seconds: 1000 years.
 _LONGEST: Final = 1000 * 366 * 86400.0
@@ -70,16 +73,41 @@ class Cache:
             decompresses it into memory of its own.
         max_value_bytes: The largest payload that is stored, and the largest that a compressed entry may become.
             Entries that are not compressed are read whatever their size.
+        keyring: Seals every entry, and opens no other: the store sees neither values nor keys, and what it changed is
+            refused. Sealed entries are not compressed, which would let their size tell what is in them.
+        accept_plaintext_until: Until when entries that are not sealed are served too, for the time in which a cache
+            changes over to a keyring. A datetime with a time zone.
+        on_tamper: What `get` does about an entry that is refused for any other reason than a key that the keyring does
+            not have: ``"miss"``, counted and logged, or ``"raise"`` the `EntryRefused`.
     """
 
-    def __init__(self, url: str, *, compression: str | None = None, max_value_bytes: int = _MAX_VALUE_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        compression: str | None = None,
+        max_value_bytes: int = _MAX_VALUE_BYTES,
+        keyring: Keyring | None = None,
+        accept_plaintext_until: datetime | None = None,
+        on_tamper: Literal["miss", "raise"] = "miss",
+    ) -> None:
         if not isinstance(compression, str | None):
             raise InvalidArgument(f"compression: expected None or a str, got {type(compression).__name__}")
         if type(max_value_bytes) is not int or not 0 < max_value_bytes <= sys.maxsize:
             raise InvalidArgument(
                 f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}"
             )
-        self._store: BlobStore | None = BlobStore(_path_of(url), compression, max_value_bytes)
+        if on_tamper not in ("miss", "raise"):
+            raise InvalidArgument(f"on_tamper: expected 'miss' or 'raise', got {on_tamper!r:.100}")
+        if keyring is None and accept_plaintext_until is not None:
+            raise InvalidArgument("accept_plaintext_until: expected a keyring with it, got none")
+        if keyring is not None and compression is not None:
+            raise InvalidArgument(f"compression: expected None with a keyring, got {compression!r:.100}")
+        store = BlobStore(_path_of(url), compression, max_value_bytes)
+        self._store: BlobStore | SealedStore | None = (
+            store if keyring is None else SealedStore(store, keyring, accept_plaintext_until)
+        )
+        self._raise_on_tamper = on_tamper == "raise"
         self._url = url
         self._counts: dict[str, int] = {}
         self._logged: dict[str, float] = {}
@@ -105,6 +133,10 @@ class Cache:
                 return self._miss(found, default)
             payload, codec, stored = found
             value = _decode(payload, codec, stored, views, require_zero_copy)
+        except EntryRefused as error:
+            if self._raise_on_tamper and error.reason != "no_key":
+                raise
+            return self._miss(error.reason, default, key, error)
         except (FrameError, StoreError) as error:
             return self._miss("unreadable", default, key, error)
         except CopyRequired as error:
@@ -154,7 +186,9 @@ class Cache:
 
         The reasons: ``absent``, ``expired``, ``other_key`` (two keys with one hash), ``unreadable`` (not a whole
         frame, or the system refused), ``undecodable`` (an unknown codec, compression or type, a damaged payload, one
-        that decompressed would be larger than `max_value_bytes`, a library that is not installed).
+        that decompressed would be larger than `max_value_bytes`, a library that is not installed, a sealed entry without
+        a keyring). With a keyring also why an entry was refused: ``not_sealed``, ``no_key`` (its master key is not in
+        the keyring), ``wrong_key``, ``wrong_entry``, ``changed_header``, ``truncated``, ``changed``.
         """
         return dict(self._counts)
 
@@ -177,7 +211,7 @@ class Cache:
         """Its URL."""
         return f"framecache.Cache({self._url!r})"
 
-    def _opened(self) -> BlobStore:
+    def _opened(self) -> BlobStore | SealedStore:
         if self._store is None:
             raise InvalidArgument(f"Cache({self._url!r}): expected an open cache, got a closed one")
         return self._store
@@ -222,6 +256,9 @@ def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, req
         if require_zero_copy and not _is_view(value):
             raise CopyRequired("reading payload would copy: only bytes and arrays can be views, with views=True")
         return value
+    if codec == SEALED:
+        key_id = SerializationWrapper.unwrap(payload)[1].get("kid")
+        raise DecodeError(f"cannot decode sealed payload: expected a keyring with master key {key_id}, found none")
     raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow' or 'msgpack', found {codec!r}")
 
 
