@@ -58,6 +58,7 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
 	cargo bench --quiet --bench weak_map
+	cargo bench --quiet --bench crypto
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python benchmarks/frame.py
@@ -65,6 +66,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/arrow.py
 	$(BIN)/python benchmarks/msgpack.py
+	$(BIN)/python benchmarks/crypto.py
 
 soak:
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds

@@ -1,8 +1,8 @@
 """Write ``encryption.jsonl``; ``README.md`` says what its fields mean.
 
-Run it in any directory: ``python proto-docs/vectors/make_encryption.py``. Equal input gives equal files, byte for byte.
-It builds every sealed frame from the specification alone, with nothing of framecache, so that the vectors can contradict
-the code. Beyond the standard library it needs ``cryptography`` (AES-256-GCM) and ``blake3``.
+Run it in any directory: ``python proto-docs/vectors/make_encryption.py``. Equal input gives equal files, byte for
+byte. It builds every sealed frame from the specification alone, with nothing of framecache, so that the vectors can
+contradict the code. Beyond the standard library it needs ``cryptography`` (AES-256-GCM) and ``blake3``.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def refused() -> Iterator[dict[str, Any]]:
         return vector(f"refused-{name}", "refused", bytes(data), reason=reason, why=why)
 
     def swapped(name: str, old: bytes, new: bytes, reason: str, why: str, data: bytes = good) -> dict[str, Any]:
-        assert data.count(old) == 1 and len(old) == len(new)
+        assert (data.count(old), len(old)) == (1, len(new))
         return vector(f"refused-{name}", "refused", data.replace(old, new), reason=reason, why=why)
 
     yield changed("check", payload, "wrong_key", "a bit of the check")
@@ -207,19 +207,19 @@ def refused() -> Iterator[dict[str, Any]]:
     yield swapped("codec", b'"sealed"', b'"secret"', "not_sealed", "another codec")
     theirs = sealed(MASTER, "users:42", inner, tenant="Default")
     yield vector("refused-tenant", "refused", theirs, reason="wrong_entry", why="the entry of another tenant")
-    yield swapped("tenant-renamed", b'"Default"', b'"default"', "wrong_key", "that, with the header changed to fit", theirs)
+    yield swapped("tenant-renamed", b'"Default"', b'"default"', "wrong_key", "that, renamed", theirs)
     other = sealed(MASTER, "users:43", frame("users:43", b"john@example.org"))
     yield vector("refused-name", "refused", other, reason="wrong_entry", why="the entry of another key")
     names = [name_of(MASTER, "default", key).hex().encode() for key in ("users:43", "users:42")]
-    yield swapped("name-renamed", *names, "changed", "that, with the header changed to fit", other)
+    yield swapped("name-renamed", *names, "changed", "that, renamed", other)
     moved = sealed(MASTER, "", frame("users:43", b"x"), name=name_of(MASTER, "default", "users:42"))
-    yield vector("refused-key-inside", "refused", moved, reason="wrong_entry", why="sealed under this name with another key inside")
+    yield vector("refused-key-inside", "refused", moved, reason="wrong_entry", why="another key inside")
     for label, cut in [("tag", 1), ("ciphertext", 17), ("payload", len(good) - payload), ("header", len(good) - 100)]:
         why = f"the last {cut} bytes are missing"
         yield vector(f"refused-short-{label}", "refused", good[:-cut], reason="truncated", why=why)
-    yield vector("refused-long", "refused", good + b"\0", reason="changed_header", why="a byte more than the header states")
+    yield vector("refused-long", "refused", good + b"\0", reason="changed_header", why="a byte too many")
     stranger = sealed(LONG, "users:42", inner)
-    yield vector("refused-stranger", "refused", stranger, reason="no_key", why="sealed under a key that is not in the keyring")
+    yield vector("refused-stranger", "refused", stranger, reason="no_key", why="a key of another keyring")
     for label, data in [("plaintext", inner), ("empty", b""), ("garbage", b"\0" * 400), ("legacy", b'{"data": ""}')]:
         yield vector(f"refused-{label}", "refused", data, reason="not_sealed", why="no sealed frame")
 

@@ -186,9 +186,9 @@ class Cache:
 
         The reasons: ``absent``, ``expired``, ``other_key`` (two keys with one hash), ``unreadable`` (not a whole
         frame, or the system refused), ``undecodable`` (an unknown codec, compression or type, a damaged payload, one
-        that decompressed would be larger than `max_value_bytes`, a library that is not installed, a sealed entry without
-        a keyring). With a keyring also why an entry was refused: ``not_sealed``, ``no_key`` (its master key is not in
-        the keyring), ``wrong_key``, ``wrong_entry``, ``changed_header``, ``truncated``, ``changed``.
+        that decompressed would be larger than `max_value_bytes`, a library that is not installed, a sealed entry
+        without a keyring). With a keyring also why an entry was refused: ``not_sealed``, ``no_key`` (its master key is
+        not in the keyring), ``wrong_key``, ``wrong_entry``, ``changed_header``, ``truncated``, ``changed``.
         """
         return dict(self._counts)
 

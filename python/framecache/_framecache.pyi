@@ -268,8 +268,8 @@ class Keyring:
         `Frame` and views of these) are copied first.
         """
     def open(self, sealed: Buffer, name: bytes) -> Frame:
-        """The frame inside `sealed`, if that is the entry under `name`, as it was sealed. It stands in aligned memory of
-        its own, which is wiped when the last view of it goes.
+        """The frame inside `sealed`, if that is the entry under `name`, as it was sealed. It stands in aligned memory
+        of its own, which is wiped when the last view of it goes.
 
         Raises `EntryRefused`, whose `reason` says why.
         """

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import payload_of, run, skip_or_fail
 
 import framecache
 from framecache import msgpack
 from framecache.crypto import EntryRefused, Keyring, MasterKey, derive_domain_key, key_fingerprint
+from support import payload_of, run, skip_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import entry_of
 
 import framecache
 from framecache import Cache, CopyRequired, EntryRefused, InvalidArgument, msgpack
 from framecache.crypto import Keyring
+from support import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +206,7 @@ def test_arguments_that_make_no_sense_are_errors(open_cache: Callable[..., Cache
     with pytest.raises(InvalidArgument, match="on_tamper"):
         open_cache(on_tamper="ignore")
     with pytest.raises(InvalidArgument, match="time zone"):
-        open_cache(accept_plaintext_until=datetime(2030, 1, 1))  # noqa: DTZ001
+        open_cache(accept_plaintext_until=datetime(2030, 1, 1))
     with pytest.raises(InvalidArgument, match="keyring"):
         open_cache(keyring=None, accept_plaintext_until=soon(1))
     with pytest.raises(InvalidArgument, match="compression"):
