@@ -1,6 +1,6 @@
 """Sealing and opening: against AES-256-GCM alone, cachekit, and a thread that wants to run meanwhile.
 
-Run with `make bench` or `python benchmarks/crypto.py`; results stand in RESULTS.md. AES-256-GCM alone is OpenSSL's here, by
+Run with `make bench` or `python benchmarks/crypto.py`; results stand in RESULTS.md. AES-256-GCM alone is OpenSSL, by
 way of `cryptography`; `benches/crypto.rs` compares with AWS-LC itself.
 """
 

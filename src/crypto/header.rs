@@ -269,7 +269,8 @@ impl<'j> Scan<'j> {
 /// The hexadecimal digits of `bytes`, in lower case; `M` is twice `N`.
 pub(super) fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
     const { assert!(M == 2 * N) };
-    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    // Nothing overflows; with checks for it, this would not be vectorized.
+    let digit = |nibble: u8| nibble.wrapping_add(if nibble < 10 { b'0' } else { b'a' - 10 });
     let mut digits = [0; M];
     for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
         *pair = [digit(byte >> 4), digit(byte & 15)];
@@ -278,11 +279,11 @@ pub(super) fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
 }
 
 fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [b'0'; 20];
+    let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
         start -= 1;
-        digits[start] += (number % 10) as u8;
+        digits[start] = b'0' | (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
