@@ -158,7 +158,11 @@ mod tests {
     fn forked(child: impl FnOnce() -> bool) -> bool {
         // SAFETY: the child calls nothing that another thread may have locked: `child` below allocates at most a little,
         // which glibc makes safe after a fork.
-        match unsafe { libc::fork() } {
+        run_in(unsafe { libc::fork() }, child)
+    }
+
+    fn run_in(pid: libc::pid_t, child: impl FnOnce() -> bool) -> bool {
+        match pid {
             0 => {
                 let status = i32::from(!std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false));
                 // SAFETY: ends the child at once.
@@ -180,6 +184,15 @@ mod tests {
             let theirs = generation();
             theirs != ours && forked(|| generation() != theirs && generation() != ours)
         }));
+        assert_eq!(generation(), ours);
+    }
+
+    #[test]
+    fn a_child_of_which_libc_knows_nothing_has_another_one_too() {
+        let ours = generation();
+        // SAFETY: a fork as the kernel does it, without the handlers of `pthread_atfork`; the child only loads and stores.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        assert!(run_in(pid as libc::pid_t, || generation() != ours));
         assert_eq!(generation(), ours);
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from framecache._framecache import CopyRequired, InvalidArgument
+from framecache._framecache import CopyRequired, FrameError, InvalidArgument, SerializationWrapper, StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +37,30 @@ class SealedStore:
     def put(
         self, key: str, codec: str, value: Any, python: dict[str, Any], created: int, until: int | None = None
     ) -> int:
-        """Seal and store an entry, and remove those that stood for it under other names."""
+        """Seal and store an entry, and remove those that stood for it under other names.
+
+        Newer ones stay: they are another worker's, whose keyring is further with a rotation, or less far.
+        """
         name, sealed = self._keyring.seal_value(key, codec, value, python, created=created, until=until)
         size = self._store.put(name.hex(), SEALED, sealed, {}, created, until)
         for other in self._names(key):
-            if other != name.hex():
-                self._store.delete(other)
+            if other == name.hex() or (theirs := self._created(other, created)) > created:
+                continue
+            self._store.delete(other)
+            if theirs == created:
+                # Its writer may have removed this one just now. Whoever is last puts back its own.
+                self._store.put(name.hex(), SEALED, sealed, {}, created, until)
         return size
+
+    def _created(self, name: str, now: int) -> int:
+        """When the sealed entry of this name was written, in milliseconds; -1 if there is none."""
+        try:
+            found = self._store.get(name, now)
+            fields = {} if isinstance(found, str) else SerializationWrapper.unwrap(found[0])[1]
+        except (FrameError, StoreError):
+            return -1  # what cannot be read is in nobody's way
+        created = fields.get("created")
+        return created if isinstance(created, int) else -1
 
     def get(self, key: str, now: int, *, require_zero_copy: bool = False) -> tuple[Frame, str, dict[str, Any]] | str:
         """Look under every name that the entry may have, the current one first.
@@ -53,7 +70,9 @@ class SealedStore:
             CopyRequired: An entry is there, and `require_zero_copy`: opening makes plaintext of ciphertext.
         """
         missed = "absent"
-        for name in self._keyring.names(key):
+        names = self._keyring.names(key)
+        # Last under the current name again: a writer may have moved the entry there while the others were looked at.
+        for name in names if len(names) == 1 else [*names, names[0]]:
             found = self._store.get(name.hex(), now)
             if isinstance(found, str):
                 missed = found if missed == "absent" else missed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,37 @@ def test_a_rotation_loses_nothing(open_cache: Callable[..., Cache], directory: P
     # A worker that was not told yet misses what it cannot open, and removes nothing.
     assert open_cache(keyring=Keyring(NEXT)).get("c", "miss") == "miss"
     assert rotated.get("c") == "c"
+
+
+def test_a_rotation_under_load_loses_nothing(open_cache: Callable[..., Cache]) -> None:
+    """Workers before and after the change of the current key write and read the same keys at a time."""
+    orders = [(MASTER, NEXT), (NEXT, MASTER)]
+    caches = [open_cache(keyring=Keyring(current, previous=[other])) for current, other in orders]
+    keys = [str(number) for number in range(200)]
+    for key in keys:
+        caches[0].set(key, "start")
+    barrier, missed = threading.Barrier(4), []
+
+    def write(cache: Cache) -> None:
+        for key in keys:
+            barrier.wait(60)
+            cache.set(key, "new")
+
+    def read(cache: Cache) -> None:
+        for key in keys:
+            barrier.wait(60)
+            if cache.get(key) not in ("start", "new"):
+                missed.append(key)
+
+    threads = [threading.Thread(target=work, args=(cache,)) for work in (write, read) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert missed == []
+    assert [cache.get(key) for cache in caches for key in keys] == ["new"] * 400
+    assert all(cache.delete(key) for key in keys for cache in caches[:1])
+    assert not any(key in cache for key in keys for cache in caches)
 
 
 def test_a_key_that_is_missing_is_a_miss_that_names_it(open_cache: Callable[..., Cache], directory: Path) -> None:
