@@ -43,13 +43,13 @@ class SealedStore:
         """
         name, sealed = self._keyring.seal_value(key, codec, value, python, created=created, until=until)
         size = self._store.put(name.hex(), SEALED, sealed, {}, created, until)
-        for other in self._names(key):
-            if other == name.hex() or (theirs := self._created(other, created)) > created:
-                continue
-            self._store.delete(other)
-            if theirs == created:
-                # Its writer may have removed this one just now. Whoever is last puts back its own.
-                self._store.put(name.hex(), SEALED, sealed, {}, created, until)
+        older = [
+            other for other in self._names(key) if other != name.hex() and self._created(other, created) <= created
+        ]
+        removed = [self._store.delete(other) for other in older]
+        if any(removed) and not self._store.contains(name.hex(), created):
+            # Another worker did the same at this moment, and removed this one. Who removes last looks last.
+            self._store.put(name.hex(), SEALED, sealed, {}, created, until)
         return size
 
     def _created(self, name: str, now: int) -> int:
@@ -71,8 +71,8 @@ class SealedStore:
         """
         missed = "absent"
         names = self._keyring.names(key)
-        # Last under the current name again: a writer may have moved the entry there while the others were looked at.
-        for name in names if len(names) == 1 else [*names, names[0]]:
+        # All of them twice: a writer may have moved the entry from a name not looked at yet to one that was.
+        for name in names if len(names) == 1 else names * 2:
             found = self._store.get(name.hex(), now)
             if isinstance(found, str):
                 missed = found if missed == "absent" else missed
