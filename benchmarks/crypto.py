@@ -52,6 +52,7 @@ def bytes_of(size: int, rounds: int, calls: int) -> None:
         rounds=rounds,
         calls=calls,
         nbytes=size,
+        clock=time.thread_time_ns,
     )
     plain_out = bytearray(size)
     compare(
@@ -64,6 +65,7 @@ def bytes_of(size: int, rounds: int, calls: int) -> None:
         rounds=rounds,
         calls=calls,
         nbytes=size,
+        clock=time.thread_time_ns,
     )
 
 
@@ -94,12 +96,14 @@ def table() -> None:
             },
             rounds=15,
             nbytes=size,
+            clock=time.thread_time_ns,
         )
         compare(
             "set a table of 128 MiB",
             {"not sealed": lambda: plain.set("t", arrow), "sealed": lambda: cache.set("t", arrow)},
             rounds=7,
             nbytes=size,
+            clock=time.thread_time_ns,
         )
         framecache.trim_pool()
         floor = anonymous()

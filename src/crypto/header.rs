@@ -89,11 +89,12 @@ pub(super) fn write_start(out: &mut Vec<u8>, key_id: &[u8], salt: &[u8; 32], ten
 pub(super) fn write_rest(out: &mut Vec<u8>, name: &Name, length: usize, times: Times) {
     out.extend_from_slice(&hex::<32, 64>(name.as_bytes()));
     out.extend_from_slice(LENGTH);
-    push_number(out, length as u64);
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(length).as_bytes());
     for (field, time) in [(CREATED, times.created), (UNTIL, times.until)] {
         if let Some(time) = time {
             out.extend_from_slice(field);
-            push_number(out, time);
+            out.extend_from_slice(digits.format(time).as_bytes());
         }
     }
     out.extend_from_slice(END);
@@ -276,18 +277,4 @@ pub(super) fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
         *pair = [digit(byte >> 4), digit(byte & 15)];
     }
     digits
-}
-
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' | (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
