@@ -100,7 +100,8 @@ impl Pool {
         None
     }
 
-    /// Keeps `block` for the next taker, or frees it where its class or the pool is full.
+    /// Keeps `block` for the next taker, or frees it where its class is full. Where the pool is full, what was idle before
+    /// goes: sizes change with the work that is done, and the last one is the likeliest to be asked for next.
     ///
     /// The block must have come from this pool's [`Self::take`], [`Self::allocate`] or [`reallocate`], and is not used
     /// afterwards.
@@ -119,12 +120,21 @@ impl Pool {
         let park = |slot: &AtomicPtr<u8>| {
             slot.compare_exchange(null_mut(), start.as_ptr(), Ordering::Release, Ordering::Relaxed).is_ok()
         };
-        let room = self.held.fetch_add(capacity, Ordering::Relaxed) + capacity <= LIMIT;
-        let kept = room && self.blocks[class].iter().any(park);
-        if !kept {
+        let fits = self.reserve(capacity) || self.trim() > 0 && self.reserve(capacity);
+        let kept = fits && self.blocks[class].iter().any(park);
+        if fits && !kept {
             self.held.fetch_sub(capacity, Ordering::Relaxed);
         }
         kept
+    }
+
+    /// Counts so many bytes more as held, if they are within the limit.
+    fn reserve(&self, capacity: usize) -> bool {
+        let fits = self.held.fetch_add(capacity, Ordering::Relaxed) + capacity <= LIMIT;
+        if !fits {
+            self.held.fetch_sub(capacity, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// A new block, of zeros if asked for: large ones are the system's zero pages, which cost nothing until used.
@@ -248,6 +258,22 @@ mod tests {
             prop_assert!(class == 0 || capacity_of(class - 1) < size);
             prop_assert!((capacity - size) * 5 <= capacity);
         }
+    }
+
+    #[test]
+    fn a_block_that_comes_back_to_a_full_pool_takes_the_place_of_others() {
+        static OWN: Pool = Pool::new(false);
+        let allocate = |mebibytes: usize| OWN.allocate(mebibytes << 20, false).expect("memory");
+        let (small, other, large) = (allocate(80), allocate(80), allocate(160));
+        OWN.give(small);
+        OWN.give(other);
+        assert_eq!(OWN.held.load(Ordering::Relaxed), 160 << 20);
+        OWN.give(large);
+        assert_eq!(OWN.held.load(Ordering::Relaxed), 160 << 20);
+        assert_eq!(OWN.take(160 << 20).map(|block| block.start), Some(large.start));
+        assert!(OWN.take(80 << 20).is_none());
+        OWN.give(large);
+        assert_eq!(OWN.trim(), 160 << 20);
     }
 
     #[test]
