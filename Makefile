@@ -63,6 +63,7 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
 	cargo bench --quiet --bench weak_map
+	cargo bench --quiet --bench crypto
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python -m benchmarks.frame
@@ -73,6 +74,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.store large
 	$(BIN)/python -m benchmarks.json
 	$(BIN)/python -m benchmarks.json --fresh
+	$(BIN)/python -m benchmarks.crypto
 
 soak: $(VENV)/test-packages $(VENV)/extension
 	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py

@@ -4,6 +4,7 @@
 //! variant into one exception class (`python::error`).
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -91,6 +92,16 @@ pub enum Error {
         /// How many bytes were asked for.
         bytes: usize,
     },
+    /// A sealed entry that is not the one that was asked for, as it was sealed.
+    #[error("sealed entry refused ({reason}): expected {expected}, found {found}")]
+    Refused {
+        /// What it is, in a word.
+        reason: Refusal,
+        /// What is accepted.
+        expected: Text,
+        /// What was there.
+        found: String,
+    },
     /// A store directory that must not be used.
     #[error("store {path}: expected {expected}, found {found}")]
     Store {
@@ -132,5 +143,56 @@ impl Error {
     /// A [`Error::Io`].
     pub fn io(operation: &'static str, path: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Io { operation, path: path.into(), source: source.into() }
+    }
+}
+
+/// Why a sealed entry is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// It is no sealed frame: whoever wrote it had no key, or was not told to seal.
+    NotSealed,
+    /// Its master key is not in the keyring. It may be a newer one: such an entry is left where it is.
+    NoKey,
+    /// Key id, tenant and salt name another key than the one it was sealed with: one of them was changed.
+    WrongKey,
+    /// It is the entry of another key or another tenant.
+    WrongEntry,
+    /// Its header is none that sealing writes, or contradicts its payload.
+    ChangedHeader,
+    /// Its end is missing.
+    Truncated,
+    /// A byte of header, nonce, ciphertext or tag was changed.
+    Changed,
+}
+
+impl Refusal {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::NotSealed,
+        Self::NoKey,
+        Self::WrongKey,
+        Self::WrongEntry,
+        Self::ChangedHeader,
+        Self::Truncated,
+        Self::Changed,
+    ];
+
+    /// Its name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSealed => "not_sealed",
+            Self::NoKey => "no_key",
+            Self::WrongKey => "wrong_key",
+            Self::WrongEntry => "wrong_entry",
+            Self::ChangedHeader => "changed_header",
+            Self::Truncated => "truncated",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

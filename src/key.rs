@@ -1,6 +1,6 @@
 //! From a key to its name.
 //!
-//! The key is what the user caches under. The name is its hash, the only thing a tier sees in a file name; the key
+//! The key is what the user caches under. The name is its hash (keyed, where entries are sealed), the only thing a tier sees in a file name; the key
 //! itself stands in the entry and is compared on every read.
 
 use crate::error::{Error, Result};
@@ -22,6 +22,25 @@ const TAGGED: &str = "framecache 2026 tag in a namespace";
 pub struct Name([u8; 32]);
 
 impl Name {
+    /// The name of `key` for those who have `secret`: keyed BLAKE3-256.
+    ///
+    /// # Errors
+    /// As [`Namespace::name_of`].
+    pub fn keyed(secret: &[u8; 32], key: &str) -> Result<Self> {
+        check_length("key", key, MAX_KEY)?;
+        Ok(Self(*blake3::keyed_hash(secret, key.as_bytes()).as_bytes()))
+    }
+
+    /// As [`Self::keyed`], of a tag: the hash begins with the byte 255, which no key does.
+    ///
+    /// # Errors
+    /// As [`Namespace::name_of`].
+    pub fn keyed_tag(secret: &[u8; 32], tag: &str) -> Result<Self> {
+        check_length("tag", tag, MAX_KEY)?;
+        let hash = blake3::Hasher::new_keyed(secret).update(&[0xff]).update(tag.as_bytes()).finalize();
+        Ok(Self(*hash.as_bytes()))
+    }
+
     /// 64 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -122,4 +141,10 @@ fn check_length(argument: &'static str, text: &str, limit: usize) -> Result<()> 
         expected: format!("at most {limit} bytes of UTF-8").into(),
         found: format!("{} bytes", text.len()),
     })
+}
+
+impl From<[u8; 32]> for Name {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
 }

@@ -14,8 +14,9 @@ pub mod buffer;
 pub mod bytestorage;
 pub mod codec;
 pub mod compress;
+pub mod crypto;
 pub mod error;
-mod fork;
+pub mod fork;
 pub mod frame;
 pub mod key;
 pub mod memory;
@@ -26,7 +27,7 @@ mod cpython;
 #[cfg(feature = "python")]
 mod python;
 
-pub use error::{Error, Result};
+pub use error::{Error, Refusal, Result};
 
 /// The extension module, for programs that embed an interpreter.
 #[cfg(feature = "python")]

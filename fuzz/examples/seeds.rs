@@ -2,6 +2,7 @@
 
 use framecache::bytestorage::seal;
 use framecache::compress::{Algorithm, Compression};
+use framecache::crypto::{Keyring, MasterKey, Times};
 use framecache::frame::{self, Header};
 use framecache_fuzz::SAMPLES;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ fn main() {
     }
     compressed();
     messages();
+    sealed();
     let legacy = [
         r#"{"data": "YWJj", "metadata": {"a": [1, 2.5, null, true]}, "serializer": "default", "version": "1.0"}"#,
         r#"{"data": "YQ==", "serializer": "\u0161\n"}"#,
@@ -70,5 +72,30 @@ fn messages() {
         let digits = vector["hex"].as_str().unwrap().as_bytes();
         let bytes = digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
         std::fs::write(directory.join(index.to_string()), bytes.collect::<Vec<_>>()).unwrap();
+    }
+}
+
+/// Frames under the target's keys, and patches of its own frame: nothing, in the header, in the payload, a shorter one.
+fn sealed() {
+    let directory = directory_of("sealed");
+    for (name, byte, tenant, key) in [
+        ("current", 1, "default", "users:44"),
+        ("previous", 2, "default", "users:44"),
+        ("stranger", 3, "default", "users:42"),
+        ("tenant", 1, "acme", "users:42"),
+        ("key", 1, "default", "users:43"),
+    ] {
+        let keyring = Keyring::new(MasterKey::from_bytes(&[byte; 32]).unwrap(), Vec::new()).unwrap();
+        let times = Times { created: Some(1), until: (byte == 1).then_some(u64::MAX) };
+        let (_, frame) = keyring.seal_entry(tenant, key, Header::new("raw"), b"x".as_slice(), times).unwrap();
+        std::fs::write(directory.join(name), &*frame).unwrap();
+    }
+    for (name, patch) in [
+        ("nothing", &[0, 0, 0, 0][..]),
+        ("magic", b"\0\0\0\0CK\x03"),
+        ("payload", b"\x01\xa0\0\0x"),
+        ("short", b"\0\0\0\x10"),
+    ] {
+        std::fs::write(directory.join(format!("patch-{name}")), patch).unwrap();
     }
 }

@@ -9,22 +9,25 @@ from framecache import _raw
 from framecache._framecache import (
     CopyRequired,
     DecodeError,
+    EntryRefused,
     FrameError,
     InvalidArgument,
+    SerializationWrapper,
     Store,
     StoreError,
     unpackb,
 )
+from framecache._sealed import SEALED, SealedStore
 from framecache._url import store_of
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Any, Final, Literal
 
-    from framecache._framecache import Frame
+    from framecache._framecache import Frame, Keyring
 
 #: The longest time to live, in seconds: 1000 years.
 _LONGEST: Final = 1000 * 366 * 86400.0
@@ -76,6 +79,12 @@ class Cache:
             decompresses it into memory of its own.
         max_value_bytes: The largest payload that is stored, and the largest that a compressed entry may become.
             Entries that are not compressed are read whatever their size.
+        keyring: Seals every entry, and opens no other: the store sees neither values nor keys, and what it changed is
+            refused. Sealed entries are not compressed, which would let their size tell what is in them.
+        accept_plaintext_until: Until when entries that are not sealed are served too, for the time in which a cache
+            changes over to a keyring. A datetime with a time zone.
+        on_tamper: What `get` does about an entry that is refused for any other reason than a key that the keyring does
+            not have: ``"miss"``, counted and logged, or ``"raise"`` the `EntryRefused`.
     """
 
     def __init__(
@@ -85,6 +94,9 @@ class Cache:
         namespace: str = "",
         compression: str | None = None,
         max_value_bytes: int = _MAX_VALUE_BYTES,
+        keyring: Keyring | None = None,
+        accept_plaintext_until: datetime | None = None,
+        on_tamper: Literal["miss", "raise"] = "miss",
     ) -> None:
         if not isinstance(compression, str | None):
             raise InvalidArgument(f"compression: expected None or a str, got {type(compression).__name__}")
@@ -92,10 +104,18 @@ class Cache:
             raise InvalidArgument(
                 f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}"
             )
+        if on_tamper not in ("miss", "raise"):
+            raise InvalidArgument(f"on_tamper: expected 'miss' or 'raise', got {on_tamper!r:.100}")
+        if keyring is None and accept_plaintext_until is not None:
+            raise InvalidArgument("accept_plaintext_until: expected a keyring with it, got none")
+        if keyring is not None and compression is not None:
+            raise InvalidArgument(f"compression: expected None with a keyring, got {compression!r:.100}")
         path, settings = store_of(url)
-        self._store: Store | None = Store(
-            path, namespace=namespace, compression=compression, max_value_bytes=max_value_bytes, **settings
+        store = Store(path, namespace=namespace, compression=compression, max_value_bytes=max_value_bytes, **settings)
+        self._store: Store | SealedStore | None = (
+            store if keyring is None else SealedStore(store, keyring, namespace, accept_plaintext_until)
         )
+        self._raise_on_tamper = on_tamper == "raise"
         self._url = url
         self._hits = 0
         self._counts: dict[str, int] = {}
@@ -119,6 +139,10 @@ class Cache:
         store = self._store or self._opened()
         try:
             found = store.get(key, _now(), views, require_zero_copy)
+        except EntryRefused as error:
+            if self._raise_on_tamper and error.reason != "no_key":
+                raise
+            return self._miss(error.reason, default, key, error)
         except (FrameError, StoreError) as error:
             return self._miss("unreadable", default, key, error)
         except CopyRequired as error:
@@ -294,7 +318,9 @@ class Cache:
         The reasons: ``absent``, ``expired``, ``invalidated`` (a tag or the namespace), ``other_key`` (two keys with one
         hash), ``unreadable`` (not what was written, or the system refused), ``undecodable`` (an unknown codec,
         compression or type, a damaged payload, one that decompressed would be larger than `max_value_bytes`, a library
-        that is not installed). ``dropped`` counts what `set` did not store.
+        that is not installed, a sealed entry without a keyring). ``dropped`` counts what `set` did not store. With a
+        keyring also why an entry was refused: ``not_sealed``, ``no_key`` (its master key is not in the keyring),
+        ``wrong_key``, ``wrong_entry``, ``changed_header``, ``truncated``, ``changed``.
         """
         return {"hit": self._hits, **self._counts} if self._hits else dict(self._counts)
 
@@ -334,7 +360,7 @@ class Cache:
         """Its URL."""
         return f"framecache.Cache({self._url!r})"
 
-    def _opened(self) -> Store:
+    def _opened(self) -> Store | SealedStore:
         if self._store is None:
             raise InvalidArgument(f"Cache({self._url!r}): expected an open cache, got a closed one")
         return self._store
@@ -388,6 +414,9 @@ def _decode(payload: Frame, codec: str, stored: dict[str, Any], views: bool, req
             return json.loads(memoryview(payload))
         except json.JSONDecodeError as error:
             raise DecodeError(f"cannot decode json payload: {error}") from error
+    if codec == SEALED:
+        key_id = SerializationWrapper.unwrap(payload)[1].get("kid")
+        raise DecodeError(f"cannot decode sealed payload: expected a keyring with master key {key_id}, found none")
     raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow', 'msgpack' or 'json', found {codec!r}")
 
 

@@ -1,6 +1,8 @@
 """The native part of framecache; see the classes' docstrings. Buffers are any C-contiguous exporters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from os import PathLike
 from typing import Any, Final, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
@@ -33,6 +35,11 @@ class ViewExported(FramecacheError, BufferError):
 
 class OutOfMemory(FramecacheError, MemoryError):
     """Memory that could not be had."""
+
+class EntryRefused(FramecacheError, ValueError):
+    """A sealed entry that is not the one that was asked for, as it was sealed; `reason` says why."""
+
+    reason: Literal["not_sealed", "no_key", "wrong_key", "wrong_entry", "changed_header", "truncated", "changed"]
 
 class StoreError(FramecacheError, OSError):
     """A store that cannot be used, or a failed file operation."""
@@ -199,6 +206,103 @@ class ArrowTable:
         """The table as a capsule of the Arrow C stream interface; `requested_schema` is not looked at."""
 
 @final
+class MasterKey:
+    """A master key: 32 to 1024 bytes, of which 32 random ones are enough. Only its id can be seen.
+
+    The key is copied to memory that is left out of core dumps and wiped at the end; `bytes` and `str` that it was made
+    from stay in Python's memory. A file or a descriptor leaves no such copy.
+
+    Args:
+        key: `bytes`, or a `str` of hexadecimal digits.
+    """
+
+    def __new__(cls, key: bytes | str, /) -> MasterKey: ...
+    @staticmethod
+    def from_file(path: str | PathLike[str]) -> MasterKey:
+        """The key in a file: hexadecimal digits with white space around them, or else the file's bytes.
+
+        Raises `InvalidArgument` for a file that is not the effective user's and closed to others (or root's, and
+        readable by a group at most), `StoreError` for one that cannot be read.
+        """
+    @staticmethod
+    def from_descriptor(descriptor: int) -> MasterKey:
+        """The key that an open file descriptor gives until its end, such as a pipe's, in the forms of `from_file`. It
+        stays open.
+        """
+    @staticmethod
+    def from_env(variable: str) -> MasterKey | None:
+        """The key that an environment variable has, in hexadecimal digits; `None` if it is not set or empty."""
+    @property
+    def id(self) -> str:
+        """Its id: 32 hexadecimal digits, which say nothing about the key."""
+
+@final
+class Keyring:
+    """Master keys: the current one, which seals, and previous ones, which still open.
+
+    Args:
+        master: the current key: a `MasterKey`, `bytes`, or a `str` of hexadecimal digits.
+        previous: keys that are not used for new entries any more.
+        tenant: who the entries belong to: a `str`, or a `ContextVar` or callable that gives one each time.
+    """
+
+    def __new__(
+        cls,
+        master: MasterKey | bytes | str,
+        previous: Iterable[MasterKey | bytes | str] | None = None,
+        tenant: str | ContextVar[str] | Callable[[], str] | None = None,
+    ) -> Keyring: ...
+    @staticmethod
+    def from_env(tenant: str | ContextVar[str] | Callable[[], str] | None = None) -> Keyring:
+        """The keyring of the environment: `FRAMECACHE_MASTER_KEY` has the current key in hexadecimal digits,
+        `FRAMECACHE_PREVIOUS_MASTER_KEYS` any number of previous ones with commas between them.
+        """
+    @property
+    def key_ids(self) -> list[str]:
+        """The ids of its master keys, the current one first."""
+    def names(self, key: str) -> list[bytes]:
+        """The names that the entry of `key` may have, 32 bytes each, the one under the current master key first."""
+    def tag_names(self, tag: str) -> list[bytes]:
+        """As `names`, of a tag: no key has the name of a tag."""
+    def seal(self, frame: Buffer, name: bytes, *, created: int | None = None, until: int | None = None) -> Frame:
+        """A sealed frame of `frame`'s bytes, for the entry under `name`. They are read once.
+
+        Times are in milliseconds since 1970, and every tier sees them. Bytes that may change (anything but `bytes`, a
+        `Frame` and views of these) are copied first.
+        """
+    def open(self, sealed: Buffer, name: bytes) -> Frame:
+        """The frame inside `sealed`, if that is the entry under `name`, as it was sealed. It stands in aligned memory
+        of its own, which is wiped when the last view of it goes.
+
+        Raises `EntryRefused`, whose `reason` says why.
+        """
+    def seal_value(
+        self,
+        key: str,
+        codec: str,
+        value: Any,
+        python: dict[str, Any],
+        *,
+        created: int | None = None,
+        until: int | None = None,
+    ) -> tuple[bytes, Frame]:
+        """Encodes `value` into a frame, as `Store.put_many` does, and seals it in place for `key`. Returns the entry's
+        name and its sealed frame.
+        """
+    def open_value(self, key: str, sealed: Buffer) -> tuple[Frame, str, dict[str, Any], int | None, int | None]:
+        """The value of `key` in `sealed`: its payload, its codec, what `seal_value` got as `python`, and when it was
+        created and may be served last.
+
+        Raises `EntryRefused`, whose `reason` says why.
+        """
+    def stats(self) -> dict[str, Any]:
+        """How many entries it sealed (``sealed``), opened under each key id (``opened``) and refused by reason
+        (``refused``).
+
+        When the count of a previous key stays where it is, that key can go.
+        """
+
+@final
 class Store:
     """A directory of entries, shared by all processes of one user."""
 
@@ -293,6 +397,15 @@ def pool_nbytes() -> int:
 
 def trim_pool() -> int:
     """Frees the pool's buffers; returns how many bytes they had."""
+
+def derive_domain_key(master_key: bytes, domain: str, tenant_salt: bytes) -> bytes:
+    """cachekit's key of a domain (``"encryption"`` for entries) and a tenant, to read what it wrote: 32 bytes.
+
+    Raises `InvalidArgument` for a master key of less than 16 bytes and a tenant of 0 or more than 1024.
+    """
+
+def key_fingerprint(key: bytes) -> bytes:
+    """What cachekit's headers call a derived key, of which they have the hexadecimal digits: 16 bytes."""
 
 def packb(
     obj: Any,

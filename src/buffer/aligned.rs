@@ -1,7 +1,7 @@
 //! The growing buffer of a frame under construction.
 #![allow(unsafe_code)]
 
-use super::pool::{self, Block};
+use super::pool::{self, Block, Pool};
 use crate::error::{Error, Result};
 use std::io;
 use std::ptr::NonNull;
@@ -33,6 +33,19 @@ pub struct AlignedBuf {
     /// Of these first bytes of the block, or `len` where that is more, each was written once, by this buffer or by an
     /// earlier one.
     initialized: usize,
+    /// Where the block came from and returns to.
+    pool: &'static Pool,
+    wipe: Wipe,
+}
+
+/// What of a block is wiped before it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wipe {
+    Nothing,
+    /// What was written through the buffer.
+    Written,
+    /// All of it: others were given its room to write to.
+    All,
 }
 
 // SAFETY: the block is owned by this value alone.
@@ -42,7 +55,7 @@ unsafe impl Sync for AlignedBuf {}
 
 impl Default for AlignedBuf {
     fn default() -> Self {
-        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0, initialized: 0 }
+        Self::empty(&pool::FRAMES, Wipe::Nothing)
     }
 }
 
@@ -56,10 +69,20 @@ impl AlignedBuf {
     /// # Errors
     /// [`Error::Memory`] where the room cannot be had.
     pub fn with_capacity(capacity: usize) -> Result<Self> {
-        match capacity {
-            0 => Ok(Self::default()),
-            _ => block_of(capacity, false).map(Self::over),
-        }
+        let mut buffer = Self::default();
+        buffer.reserve(capacity)?;
+        Ok(buffer)
+    }
+
+    /// An empty buffer for plaintext, with room for `capacity` bytes: whatever is written to it is wiped when it is
+    /// moved to a larger place and when it goes, and from 64 KiB up it is left out of core dumps.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the room cannot be had.
+    pub fn plaintext(capacity: usize) -> Result<Self> {
+        let mut buffer = Self::empty(&pool::PLAINTEXT, Wipe::Written);
+        buffer.reserve(capacity)?;
+        Ok(buffer)
     }
 
     /// A buffer of `len` bytes that the caller overwrites: they are zeros or what an earlier buffer held.
@@ -69,17 +92,42 @@ impl AlignedBuf {
     /// # Errors
     /// [`Error::Memory`] where the room cannot be had.
     pub(crate) fn stale(len: usize) -> Result<Self> {
-        if len == 0 {
-            return Ok(Self::default());
-        }
-        let mut buffer = Self::over(block_of(len, true)?);
-        buffer.len = len.min(buffer.initialized);
-        buffer.extend_zeroed(len - buffer.len)?;
-        Ok(buffer)
+        Self::default().become_stale(len)
     }
 
-    fn over(Block { start, capacity, initialized }: Block) -> Self {
-        Self { block: start, len: 0, capacity, initialized }
+    /// As [`Self::stale`], for [plaintext](Self::plaintext).
+    pub(crate) fn stale_plaintext(len: usize) -> Result<Self> {
+        Self::empty(&pool::PLAINTEXT, Wipe::Written).become_stale(len)
+    }
+
+    fn become_stale(mut self, len: usize) -> Result<Self> {
+        if len > 0 {
+            self.replace_block(block_of(self.pool, len, true)?);
+            self.len = len.min(self.initialized);
+            self.extend_zeroed(len - self.len)?;
+        }
+        Ok(self)
+    }
+
+    fn empty(pool: &'static Pool, wipe: Wipe) -> Self {
+        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0, initialized: 0, pool, wipe }
+    }
+
+    /// Stands on `block`, empty, from here on; the old block must have been given back, or be none.
+    fn replace_block(&mut self, Block { start, capacity, initialized }: Block) {
+        (self.block, self.capacity, self.initialized, self.len) = (start, capacity, initialized, 0);
+    }
+
+    /// Says that what was written is no plaintext any more: it was encrypted in place. What may lie beyond it is wiped.
+    pub(crate) fn set_sealed(&mut self) {
+        let beyond = match self.wipe {
+            Wipe::Nothing => self.len,
+            Wipe::Written => self.initialized.max(self.len),
+            Wipe::All => self.capacity,
+        };
+        // SAFETY: room of the buffer's own block.
+        unsafe { pool::wipe(self.block.add(self.len), beyond - self.len) };
+        self.wipe = Wipe::Nothing;
     }
 
     /// Bytes written so far.
@@ -114,13 +162,15 @@ impl AlignedBuf {
     /// # Errors
     /// [`Error::Memory`] where the room cannot be had; the buffer is then unchanged.
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
-        let needed = self.len.checked_add(additional).ok_or(Error::Memory { bytes: usize::MAX })?;
+        let Some(needed) = self.len.checked_add(additional) else {
+            return Err(Error::Memory { bytes: usize::MAX });
+        };
         if needed <= self.capacity {
             return Ok(());
         }
         let wanted = needed.max(self.capacity.saturating_add(self.capacity / 2));
-        if self.len == 0 || self.capacity < pool::SMALLEST {
-            return self.move_to(block_of(wanted, false)?);
+        if self.len == 0 || self.capacity < pool::SMALLEST || self.wipe != Wipe::Nothing {
+            return self.move_to(block_of(self.pool, wanted, false)?);
         }
         let capacity = pool::capacity_for(wanted);
         match pool::reallocate(self.block, self.capacity, capacity) {
@@ -167,14 +217,24 @@ impl AlignedBuf {
         fill: impl FnOnce(NonNull<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.reserve(count)?;
+        let wipe = self.wipe;
+        self.lend_room();
         // SAFETY: `reserve` made room after the first `len` bytes.
         fill(unsafe { self.block.add(self.len) })?;
-        self.len += count;
+        (self.len, self.wipe) = (self.len + count, wipe);
         Ok(())
+    }
+
+    /// Room beyond `len` is written to by others.
+    fn lend_room(&mut self) {
+        if self.wipe == Wipe::Written {
+            self.wipe = Wipe::All;
+        }
     }
 
     /// The room after the bytes written so far, and its size.
     pub fn spare(&mut self) -> (NonNull<u8>, usize) {
+        self.lend_room();
         // SAFETY: `len` is at most `capacity`.
         (unsafe { self.block.add(self.len) }, self.capacity - self.len)
     }
@@ -195,7 +255,8 @@ impl AlignedBuf {
     }
 
     fn move_to(&mut self, block: Block) -> Result<()> {
-        let mut moved = Self::over(block);
+        let mut moved = Self::empty(self.pool, self.wipe);
+        moved.replace_block(block);
         moved.extend_from_slice(self.as_slice())?;
         *self = moved;
         Ok(())
@@ -204,10 +265,18 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        if self.capacity > 0 {
-            let initialized = self.initialized.max(self.len);
-            pool::give(Block { start: self.block, capacity: self.capacity, initialized });
+        if self.capacity == 0 {
+            return;
         }
+        let initialized = self.initialized.max(self.len);
+        let wiped = match self.wipe {
+            Wipe::Nothing => 0,
+            Wipe::Written => initialized,
+            Wipe::All => self.capacity,
+        };
+        // SAFETY: the block is this buffer's own.
+        unsafe { pool::wipe(self.block, wiped) };
+        self.pool.give(Block { start: self.block, capacity: self.capacity, initialized: initialized.max(wiped) });
     }
 }
 
@@ -222,13 +291,13 @@ impl io::Write for AlignedBuf {
     }
 }
 
-/// A warm or new block for `size` bytes; a new one is of zeros if asked for.
-fn block_of(size: usize, zeroed: bool) -> Result<Block> {
-    if let Some(warm) = pool::take(size) {
+/// A warm or new block of `pool` for `size` bytes; a new one is of zeros if asked for.
+fn block_of(pool: &Pool, size: usize, zeroed: bool) -> Result<Block> {
+    if let Some(warm) = pool.take(size) {
         return Ok(warm);
     }
     let capacity = pool::capacity_for(size);
-    pool::allocate(capacity, zeroed).ok_or(Error::Memory { bytes: capacity })
+    pool.allocate(capacity, zeroed).ok_or(Error::Memory { bytes: capacity })
 }
 
 #[cfg(test)]

@@ -138,27 +138,41 @@ pub fn locate_header(frame: &[u8]) -> Result<Range<usize>> {
 /// # Errors
 /// [`Error::Argument`] for an `align` of 0 and a header that would be longer than [`MAX_HEADER`].
 pub fn prefix(json: &[u8], align: usize, offset: usize) -> Result<Vec<u8>> {
-    let bare = PREFIX + json.len();
-    let pad = match align {
-        0 => {
-            return Err(Error::Argument { argument: "align", expected: "1 or more".into(), found: "0".into() });
-        }
-        1 => 0,
-        _ => (align - (offset % align + bare % align) % align) % align,
-    };
-    let length = json.len().checked_add(pad).filter(|length| *length <= MAX_HEADER).ok_or_else(|| Error::Argument {
-        argument: "metadata",
-        expected: "a header of at most 1 MiB".into(),
-        found: format!("{} bytes, {pad} of them padding", json.len().saturating_add(pad)),
+    let mut out = Vec::with_capacity((PREFIX + json.len()).saturating_add(align));
+    prefix_into(&mut out, align, offset, |out| {
+        out.extend_from_slice(json);
+        Ok(())
     })?;
-    let mut out = Vec::with_capacity(bare + pad);
+    Ok(out)
+}
+
+/// As [`prefix`], appended to `out`; `write` appends the JSON.
+pub(crate) fn prefix_into(
+    out: &mut Vec<u8>,
+    align: usize,
+    offset: usize,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    if align == 0 {
+        return Err(Error::Argument { argument: "align", expected: "1 or more".into(), found: "0".into() });
+    }
+    let start = out.len();
     out.extend_from_slice(MAGIC);
     out.push(VERSION);
+    out.extend_from_slice(&[0; 4]);
+    write(out)?;
+    let bare = out.len() - start;
+    let pad = (align - (offset % align + bare % align) % align) % align;
+    let json = bare - PREFIX;
+    let length = json.checked_add(pad).filter(|length| *length <= MAX_HEADER).ok_or_else(|| Error::Argument {
+        argument: "metadata",
+        expected: "a header of at most 1 MiB".into(),
+        found: format!("{} bytes, {pad} of them padding", json.saturating_add(pad)),
+    })?;
     // At most MAX_HEADER.
-    out.extend_from_slice(&(length as u32).to_be_bytes());
-    out.extend_from_slice(json);
-    out.resize(bare + pad, b' ');
-    Ok(out)
+    out[start + 3..start + PREFIX].copy_from_slice(&(length as u32).to_be_bytes());
+    out.resize(start + bare + pad, b' ');
+    Ok(())
 }
 
 /// Writes a frame of this crate: `header` with the payload's length, padded to 64, then the payload, which is copied
@@ -202,6 +216,8 @@ pub struct Draft {
     pub header: Header,
     /// What stands in the frame so far; the payload goes to its end.
     pub buffer: AlignedBuf,
+    /// Where the frame starts in the buffer.
+    start: usize,
 }
 
 impl Draft {
@@ -210,28 +226,51 @@ impl Draft {
     /// # Errors
     /// As [`prefix`].
     pub fn new(header: Header) -> Result<Self> {
-        let room = prefix(&header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len();
-        let mut buffer = AlignedBuf::default();
-        buffer.extend_zeroed(room)?;
-        Ok(Self { header, buffer })
+        Self::after(AlignedBuf::default(), header)
+    }
+
+    /// As [`Self::new`], after what stands in `buffer`, a multiple of 64 bytes.
+    ///
+    /// # Errors
+    /// As [`prefix`].
+    pub(crate) fn after(mut buffer: AlignedBuf, header: Header) -> Result<Self> {
+        let start = buffer.len();
+        debug_assert_eq!(start % ALIGN, 0);
+        buffer.extend_zeroed(Self::room_for(&header)?)?;
+        Ok(Self { header, buffer, start })
+    }
+
+    fn room_for(header: &Header) -> Result<usize> {
+        Ok(prefix(&header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len())
+    }
+
+    /// Bytes of the buffer before the frame.
+    pub(crate) fn start(&self) -> usize {
+        self.start
     }
 
     /// Writes the header before the payload.
     ///
     /// # Errors
     /// [`Error::Argument`] for a buffer or header that is not the one it was started with.
-    pub fn finish(mut self) -> Result<FrameBuf> {
-        let room = prefix(&self.header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len();
-        let length = self.buffer.len().checked_sub(room).ok_or_else(|| Error::Argument {
+    pub fn finish(self) -> Result<FrameBuf> {
+        Ok(FrameBuf::from_aligned(self.complete()?, Origin::Trusted))
+    }
+
+    /// As [`Self::finish`]; the buffer with the frame in it, after what stood there before.
+    pub(crate) fn complete(mut self) -> Result<AlignedBuf> {
+        let room = Self::room_for(&self.header)?;
+        let payload = self.start + room;
+        let length = self.buffer.len().checked_sub(payload).ok_or_else(|| Error::Argument {
             argument: "buffer",
-            expected: format!("the {room} bytes it was started with").into(),
+            expected: format!("the {payload} bytes it was started with").into(),
             found: format!("{}", self.buffer.len()),
         })?;
         let json = self.header.with_length(length).to_json();
         // Never longer than with the longest length.
-        let start = prefix(&json, room, 0)?;
-        self.buffer.as_mut_slice()[..room].copy_from_slice(&start);
-        Ok(FrameBuf::from_aligned(self.buffer, Origin::Trusted))
+        let prefix = prefix(&json, room, 0)?;
+        self.buffer.as_mut_slice()[self.start..payload].copy_from_slice(&prefix);
+        Ok(self.buffer)
     }
 }
 

@@ -20,6 +20,7 @@ struct Classes {
     too_large: Py<PyType>,
     exported: Py<PyType>,
     memory: Py<PyType>,
+    refused: Py<PyType>,
     store: Py<PyType>,
     busy: Py<PyType>,
     internal: Py<PyType>,
@@ -51,6 +52,11 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         too_large: under("ValueTooLarge", "A value that is larger than was allowed.", py.get_type::<PyValueError>())?,
         exported: under("ViewExported", "A change that an exported view prevents.", py.get_type::<PyBufferError>())?,
         memory: under("OutOfMemory", "Memory that could not be had.", py.get_type::<PyMemoryError>())?,
+        refused: under(
+            "EntryRefused",
+            "A sealed entry that is not the one that was asked for, as it was sealed; `reason` says why.",
+            py.get_type::<PyValueError>(),
+        )?,
         store,
         busy: new_class(module, "StoreBusy", "A store that another process writes to for too long.", busy)?.unbind(),
         internal: new_class(module, "InternalError", "A defect of framecache.", PyTuple::new(py, [&base])?)?.unbind(),
@@ -89,6 +95,13 @@ impl From<Error> for PyErr {
                 Error::Memory { .. } => &classes.memory,
                 Error::Store { .. } => &classes.store,
                 Error::Busy { .. } => &classes.busy,
+                Error::Refused { reason, .. } => {
+                    let raised = Self::from_type(classes.refused.bind(py).clone(), error.to_string());
+                    return match raised.value(py).setattr("reason", reason.name()) {
+                        Ok(()) => raised,
+                        Err(failed) => failed,
+                    };
+                }
                 Error::Io { source, .. } => {
                     let arguments = (source.raw_os_error(), error.to_string());
                     return Self::from_type(classes.store.bind(py).clone(), arguments);

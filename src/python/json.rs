@@ -196,12 +196,19 @@ fn append_to(buffer: AlignedBuf, value: &Bound<'_, PyAny>) -> PyResult<AlignedBu
     })
 }
 
+/// Appends `value` as JSON to a frame under construction.
+pub(super) fn write_to(mut draft: Draft, value: &Bound<'_, PyAny>) -> PyResult<Draft> {
+    guard(|| {
+        draft.buffer = append_to(std::mem::take(&mut draft.buffer), value)?;
+        Ok(draft)
+    })
+}
+
 /// A frame whose payload is `value` as JSON, written where it stays.
 #[pyfunction]
 fn encode_json(value: &Bound<'_, PyAny>) -> PyResult<Frame> {
     guard(|| {
-        let mut draft = Draft::new(Header::new(JSON))?;
-        draft.buffer = append_to(draft.buffer, value)?;
+        let draft = write_to(Draft::new(Header::new(JSON))?, value)?;
         Ok(draft.finish()?.into())
     })
 }

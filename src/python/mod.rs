@@ -6,6 +6,7 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod crypto;
 mod described;
 mod error;
 mod frame;
@@ -41,6 +42,10 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bytestorage::ByteStorage>()?;
     module.add_class::<store::Store>()?;
     module.add_class::<arrow::ArrowTable>()?;
+    module.add_class::<crypto::MasterKey>()?;
+    module.add_class::<crypto::Keyring>()?;
+    module.add_function(wrap_pyfunction!(crypto::derive_domain_key, module)?)?;
+    module.add_function(wrap_pyfunction!(crypto::key_fingerprint, module)?)?;
     module.add_function(wrap_pyfunction!(arrow::encode_arrow, module)?)?;
     module.add_function(wrap_pyfunction!(arrow::verify_arrow, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::packb, module)?)?;

@@ -111,12 +111,19 @@ fn append_to(buffer: AlignedBuf, value: &Bound<'_, PyAny>) -> PyResult<AlignedBu
     })
 }
 
+/// Appends `value` as MessagePack to a frame under construction.
+pub(super) fn write_to(mut draft: Draft, value: &Bound<'_, PyAny>) -> PyResult<Draft> {
+    guard(|| {
+        draft.buffer = append_to(std::mem::take(&mut draft.buffer), value)?;
+        Ok(draft)
+    })
+}
+
 /// A frame whose payload is `value` as MessagePack, written where it stays.
 #[pyfunction]
 pub(super) fn encode_msgpack(value: &Bound<'_, PyAny>) -> PyResult<Frame> {
     guard(|| {
-        let mut draft = Draft::new(Header::new(MSGPACK))?;
-        draft.buffer = append_to(draft.buffer, value)?;
+        let draft = write_to(Draft::new(Header::new(MSGPACK))?, value)?;
         Ok(draft.finish()?.into())
     })
 }

@@ -12,7 +12,7 @@ use super::row::RowKey;
 use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
 use super::writer_lock::{Held, WriterLock};
 use crate::error::{Error, Result};
-use crate::fork::ForkLocal;
+use crate::fork::PerProcess;
 use std::ffi::CString;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -347,7 +347,7 @@ fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Re
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.
 type Known = Vec<((u64, u64), Arc<Index>)>;
 
-static REGISTRY: ForkLocal<Mutex<Known>> = ForkLocal::new();
+static REGISTRY: PerProcess<Mutex<Known>> = PerProcess::new();
 
 /// Opening and closing happen under it, since an environment must be closed before it is opened again. Never with the
 /// GIL held: its holder allocates.

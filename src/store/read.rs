@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
-        let Some(index) = self.opened.get() else { return Ok(AtHand::Elsewhere) };
+        let Some(index) = self.opened.current() else { return Ok(AtHand::Elsewhere) };
         let name = self.name_of(key)?;
         Ok(self.look(&self.snapshot(index)?, index, &name, key, now, inline)?.at_hand(index))
     }
@@ -98,7 +98,7 @@ impl Store {
         now: u64,
         mut inline: impl FnMut(usize, Inline<'_>) -> T,
     ) -> Result<Vec<AtHand<T>>> {
-        let Some(index) = self.opened.get() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
+        let Some(index) = self.opened.current() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
         let snapshot = self.snapshot(index)?;
         let looks = keys.iter().enumerate().map(|(at, key)| {
             let name = self.name_of(key)?;

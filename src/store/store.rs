@@ -4,7 +4,7 @@ use super::directory::Directory;
 use super::index::{Counter, Opened};
 use super::options::Options;
 use crate::error::Result;
-use crate::fork::ForkLocal;
+use crate::fork::PerProcess;
 use crate::key::Namespace;
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub struct Store {
     directory: Directory,
     pub(super) options: Options,
     pub(super) namespace: Namespace,
-    pub(super) opened: ForkLocal<Opened>,
+    pub(super) opened: PerProcess<Opened>,
     pub(super) counts: Counts,
 }
 
@@ -39,7 +39,7 @@ impl Store {
         options.check()?;
         let directory = Directory::open_as(path, !options.read_only)?;
         let namespace = Namespace::new(&options.namespace)?;
-        let store = Self { directory, options, namespace, opened: ForkLocal::new(), counts: Counts::default() };
+        let store = Self { directory, options, namespace, opened: PerProcess::new(), counts: Counts::default() };
         store.index()?;
         Ok(store)
     }

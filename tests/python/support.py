@@ -134,16 +134,16 @@ def mapped_file(address: int) -> str:
     return ""
 
 
-def frame_in(directory: Path, key: str) -> bytes:
+def frame_in(directory: Path, key: str, namespace: str = "") -> bytes:
     """Return the frame that a store has under `key`."""
-    entry = Store(str(directory)).entry(key, 0)
+    entry = Store(str(directory), namespace=namespace).entry(key, 0)
     assert entry is not None
     return bytes(entry[0])
 
 
-def put_frame(directory: Path, key: str, frame: bytes) -> None:
+def put_frame(directory: Path, key: str, frame: bytes, namespace: str = "") -> None:
     """Put any bytes into a store as the frame under `key`."""
-    assert Store(str(directory)).put_frame(key, frame, 0) == "written"
+    assert Store(str(directory), namespace=namespace).put_frame(key, frame, 0) == "written"
 
 
 def blobs_of(directory: Path) -> list[Path]:

@@ -1,11 +1,13 @@
 """What users write, as type checkers see it: checked, never run."""
 
 import mmap
-from datetime import timedelta
+from contextvars import ContextVar
+from datetime import datetime, timedelta
 
 import framecache
 import framecache.arrow
-from framecache import ByteStorage, Cache, Frame, FrameBuilder, SerializationWrapper
+from framecache import ByteStorage, Cache, EntryRefused, Frame, FrameBuilder, SerializationWrapper
+from framecache.crypto import Keyring, MasterKey
 
 
 def wrapping(data: bytes, mapped: mmap.mmap) -> None:
@@ -52,3 +54,19 @@ def caching(value: object) -> bool:
     frame: Frame = framecache.arrow.encode(value)
     framecache.arrow.decode(frame, views=True)
     return cache.delete("key") and "key" in cache and "hit" in counted
+
+
+def sealing(data: bytes, tenant: ContextVar[str]) -> str:
+    key: MasterKey | None = MasterKey.from_env("KEY")
+    keyring = Keyring(key or MasterKey.from_file("key"), previous=[data, data.hex()], tenant=tenant)
+    Keyring.from_env(tenant=lambda: "default")
+    Keyring(7)  # type: ignore[arg-type]
+    names: list[bytes] = keyring.names("key")
+    sealed: Frame = keyring.seal(memoryview(data), names[0], until=1)
+    Cache("file:///tmp/cache", keyring=keyring, on_tamper="raise", accept_plaintext_until=datetime.max).close()
+    Cache("file:///tmp/cache", keyring=keyring, on_tamper="ignore")  # type: ignore[arg-type]
+    try:
+        opened: Frame = keyring.open(sealed, names[0])
+    except EntryRefused as error:
+        return error.reason
+    return opened.tobytes().decode()

@@ -1,0 +1,167 @@
+//! Sealing: a whole frame becomes the payload of a sealed one.
+
+use super::Keyring;
+use super::aead::{Aead, NONCE, TAG};
+use super::header::{BEFORE, OVERHEAD, Times, append_header, check_tenant, room_for, start_associated, write_rest};
+use super::keyring::SealingKey;
+use super::random;
+use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
+use crate::error::{Error, Result};
+use crate::frame::{Draft, Header, Payload, prefix_into};
+use crate::key::Name;
+use std::sync::Arc;
+
+/// The most bytes that are sealed at once, which AES-GCM limits: 2^36 - 32. Larger values go through streams.
+pub const MAX_PLAINTEXT: usize = (1 << 36) - 32;
+
+/// An entry about to be sealed.
+struct Entry {
+    key: Arc<SealingKey>,
+    nonce: [u8; NONCE],
+    /// The header is its end.
+    associated: Vec<u8>,
+    header: usize,
+}
+
+impl Entry {
+    fn header(&self) -> &[u8] {
+        &self.associated[self.header..]
+    }
+}
+
+impl Keyring {
+    /// A sealed copy of `inner`, a whole frame, for the entry that the tenant has under `name`. Its bytes are read once.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for more than [`MAX_PLAINTEXT`] bytes, [`Error::Argument`] for a tenant that cannot stand in a
+    /// header, [`Error::Memory`], [`Error::Io`] where the system gives no random bytes.
+    pub fn seal(&self, tenant: &str, name: &Name, inner: &[u8], times: Times) -> Result<FrameBuf> {
+        let entry = self.entry(tenant, name, inner.len(), times, (ALIGN, BEFORE))?;
+        let start = entry.header().len() + BEFORE;
+        let mut buffer = AlignedBuf::with_capacity(start + inner.len() + TAG)?;
+        buffer.extend_from_slice(entry.header())?;
+        buffer.extend_from_slice(&entry.key.check)?;
+        buffer.extend_from_slice(&entry.nonce)?;
+        let mut tag = [0; TAG];
+        // SAFETY: `seal_to` writes all bytes of `room`, or fails.
+        #[allow(unsafe_code)]
+        unsafe {
+            buffer.extend_with(inner.len(), |room| {
+                let room = std::slice::from_raw_parts_mut(room.as_ptr(), inner.len());
+                tag = entry.key.cipher.seal_to(entry.nonce, &entry.associated, inner, room).map_err(too_long(inner))?;
+                Ok::<(), Error>(())
+            })?;
+        }
+        buffer.extend_from_slice(&tag)?;
+        Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
+    }
+
+    /// Starts a frame that [`Self::seal_draft`] will seal where it stands, in memory for plaintext.
+    ///
+    /// # Errors
+    /// As [`Draft::new`], and [`Error::Argument`] for a tenant that cannot stand in a header.
+    pub fn draft(&self, tenant: &str, header: Header) -> Result<Draft> {
+        self.draft_for(tenant, header, 0)
+    }
+
+    fn draft_for(&self, tenant: &str, header: Header, payload: usize) -> Result<Draft> {
+        const INNER_HEADER: usize = 1024;
+        check_tenant(tenant)?;
+        let room = room_for(tenant);
+        let mut buffer = AlignedBuf::plaintext(payload.saturating_add(room + INNER_HEADER + TAG))?;
+        buffer.extend_zeroed(room)?;
+        Draft::after(buffer, header)
+    }
+
+    /// Seals a [draft](Self::draft) of the same tenant in place, for the entry that it has under `name`.
+    ///
+    /// # Errors
+    /// As [`Self::seal`], and [`Error::Argument`] for a draft of another tenant.
+    pub fn seal_draft(&self, tenant: &str, name: &Name, draft: Draft, times: Times) -> Result<FrameBuf> {
+        let room = room_for(tenant);
+        if draft.start() != room {
+            let found = format!("one with {} bytes before it", draft.start());
+            return Err(Error::Argument { argument: "draft", expected: "a draft of this tenant".into(), found });
+        }
+        let mut buffer = draft.complete()?;
+        let length = buffer.len() - room;
+        // The header fills the room that was left for it.
+        let entry = self.entry(tenant, name, length, times, (room - BEFORE, 0))?;
+        buffer.reserve(TAG)?;
+        let (before, inner) = buffer.as_mut_slice().split_at_mut(room);
+        let tag = entry.key.cipher.seal(entry.nonce, &entry.associated, inner).map_err(too_long(inner))?;
+        let (header, rest) = before.split_at_mut(room - BEFORE);
+        header.copy_from_slice(entry.header());
+        let (check, nonce) = rest.split_at_mut(BEFORE - NONCE);
+        check.copy_from_slice(&entry.key.check);
+        nonce.copy_from_slice(&entry.nonce);
+        buffer.extend_from_slice(&tag)?;
+        buffer.set_sealed();
+        Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
+    }
+
+    /// Seals the entry of `key`: a frame of `header`, with the key in it, and `payload`, which is copied once. Returns its
+    /// name too.
+    ///
+    /// # Errors
+    /// As [`Self::seal`], and those of the payload.
+    pub fn seal_entry(
+        &self,
+        tenant: &str,
+        key: &str,
+        header: Header,
+        payload: &(impl Payload + ?Sized),
+        times: Times,
+    ) -> Result<(Name, FrameBuf)> {
+        let name = self.name(tenant, key)?;
+        check_size(payload.length())?;
+        let header = Header { key: Some(key.to_owned()), ..header };
+        let mut draft = self.draft_for(tenant, header, payload.length())?;
+        payload.write_to(&mut draft.buffer)?;
+        Ok((name, self.seal_draft(tenant, &name, draft, times)?))
+    }
+
+    /// Key, nonce and header of an entry with `length` bytes of plaintext; alignment and offset are those of
+    /// [`prefix`](crate::frame::prefix).
+    fn entry(
+        &self,
+        tenant: &str,
+        name: &Name,
+        length: usize,
+        times: Times,
+        (align, offset): (usize, usize),
+    ) -> Result<Entry> {
+        check_tenant(tenant)?;
+        check_size(length)?;
+        let mut key = None;
+        let mut associated = start_associated(tenant, name);
+        let header = append_header(&mut associated, |out| {
+            prefix_into(out, align, offset, |out| {
+                key = Some(self.begin_entry(tenant, out)?);
+                write_rest(out, name, length + OVERHEAD, times);
+                Ok(())
+            })
+        })?;
+        match key {
+            Some(key) => Ok(Entry { key, nonce: random::bytes()?, associated, header }),
+            None => Err(Error::Memory { bytes: length }),
+        }
+    }
+}
+
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes > MAX_PLAINTEXT {
+        return Err(Error::TooLarge {
+            place: "sealed value (larger ones go through streams)",
+            bytes,
+            limit: MAX_PLAINTEXT,
+        });
+    }
+    Ok(())
+}
+
+/// The one failure that AES-GCM has when it seals; sizes were checked before.
+fn too_long(plain: &[u8]) -> impl Fn(super::aead::Failed) -> Error {
+    let bytes = plain.len();
+    move |_| Error::TooLarge { place: "sealed value", bytes, limit: MAX_PLAINTEXT }
+}
