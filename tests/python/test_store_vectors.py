@@ -93,11 +93,13 @@ def put(directory, vector):
     if not vector["own_header"]:
         return store.put_frame(vector["key"], frame, vector["created"], vector["until"])
     payload = frame[7 + int.from_bytes(frame[3:7], "big") :]
-    return store.put(
-        *(vector["key"], "raw", payload, {"type": "bytes"}, vector["created"], vector["until"]),
+    (stored,) = store.put_many(
+        [(vector["key"], "raw", payload, {"type": "bytes"})],
+        *(vector["created"], vector["until"]),
         deadline=vector["deadline"],
         tags=[tag for tag, _ in vector["tags"]],
     )
+    return stored
 
 
 def with_drawn(row, vector):
@@ -174,7 +176,7 @@ def test_a_cleared_namespace_has_a_row_and_later_entries_its_stamp(tmp_path):
 
 @vectors("tag")
 def test_framecache_writes_the_row_of_a_tag(vector, tmp_path):
-    Store(str(tmp_path / "store"), namespace=vector["namespace"]).invalidate_tags([vector["tag"]])
+    Store(str(tmp_path / "store"), namespace=vector["namespace"]).invalidate_tags([vector["tag"]], 0)
     ((key, row),) = index_of(tmp_path / "store").items()
     assert (key.hex(), len(row)) == (vector["key_hex"], len(vector["row_hex"]) // 2)
 
