@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from .common import print_machine
+from .workloads import DATA, everyday
 
-DATA = os.environ.get("FRAMECACHE_BENCH_DATA", "")
 DOCUMENTS = ("twitter", "github", "citm_catalog", "canada")
 PACKAGES = {"orjson": "orjson", "rjson": "pyrjson", "ssrjson": "ssrjson", "msgspec": "msgspec"}
 ROUNDS = int(os.environ.get("FRAMECACHE_BENCH_ROUNDS", "31"))
@@ -57,24 +57,9 @@ def text_of(name: str) -> bytes:
 
 def workloads() -> dict[str, Any]:
     """Return values by name: those of rjson's benchmark, then what caches see."""
-    user = {"name": "user", "tags": [f"tag{i}" for i in range(5)]}
     prose = "Größe, naïve, Ærøskøbing, 日本語のテキスト, Привет мир, 😀. "
     values: dict[str, Any] = {
-        "Tiny dict": {"id": 1, "name": "x", "ok": True},
-        "Dict small (100)": {f"k{i}": i for i in range(100)},
-        "Dict large (1000)": {f"key_{i}": i for i in range(1000)},
-        "Dict nested": {f"k{i}": {"nested": i, "value": 2 * i} for i in range(100)},
-        "List ints (1000)": list(range(1000)),
-        "List mixed (1000)": [i if i % 2 == 0 else f"str_{i}" for i in range(1000)],
-        "List nested": [[i, i + 1, i + 2] for i in range(100)],
-        "Strings short (1000)": [f"s{i}" for i in range(1000)],
-        "Strings medium (1000)": [f"string_value_{i}" for i in range(1000)],
-        "Strings long (100)": ["x" * 100 for _ in range(100)],
-        "Complex nested": {"users": [{"id": i, **user} for i in range(50)], "metadata": {"version": 1, "count": 50}},
-        "Records (1000)": [
-            {"id": i, "name": f"name {i}", "email": f"user{i}@example.org", "score": i / 7, "active": i % 3 == 0}
-            for i in range(1000)
-        ],
+        **everyday(),
         "API response": {
             "status": "ok",
             "page": {"number": 3, "size": 20, "total": 4711, "next": "/v1/items?page=4", "previous": None},

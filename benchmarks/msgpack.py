@@ -1,18 +1,13 @@
 """packb and unpackb against ormsgpack and msgspec.msgpack, interleaved; see RESULTS.md.
 
-The documents in `DATA` are optional: the directory that holds twitter.json.xz and its like, from FRAMECACHE_BENCH_DATA.
+The documents are optional: FRAMECACHE_BENCH_DATA is the directory that holds twitter.json.xz and its like.
 """
 
 from __future__ import annotations
 
-import json
-import lzma
 import math
-import os
 import tempfile
 import tracemalloc
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,32 +17,7 @@ import framecache
 from framecache.msgpack import packb, unpackb
 
 from .common import compare, print_machine
-
-DATA = os.environ.get("FRAMECACHE_BENCH_DATA", "")
-
-
-def workloads() -> dict[str, Any]:
-    user = {"name": "user", "tags": [f"tag{i}" for i in range(5)]}
-    values: dict[str, Any] = {
-        "Tiny dict": {"id": 1, "name": "x", "ok": True},
-        "Dict small (100)": {f"k{i}": i for i in range(100)},
-        "Dict large (1000)": {f"key_{i}": i for i in range(1000)},
-        "Dict nested": {f"k{i}": {"nested": i, "value": 2 * i} for i in range(100)},
-        "List ints (1000)": list(range(1000)),
-        "List mixed (1000)": [i if i % 2 == 0 else f"str_{i}" for i in range(1000)],
-        "List nested": [[i, i + 1, i + 2] for i in range(100)],
-        "Strings short (1000)": [f"s{i}" for i in range(1000)],
-        "Strings medium (1000)": [f"string_value_{i}" for i in range(1000)],
-        "Strings long (100)": ["x" * 100 for _ in range(100)],
-        "Complex nested": {"users": [{"id": i, **user} for i in range(50)], "metadata": {"version": 1, "count": 50}},
-        "Records (1000)": [
-            {"id": i, "name": f"name {i}", "email": f"user{i}@example.org", "score": i / 7, "active": i % 3 == 0}
-            for i in range(1000)
-        ],
-    }
-    for path in sorted(Path(DATA).glob("*.json.xz")) if DATA else ():
-        values[path.name.removesuffix(".xz")] = json.loads(lzma.decompress(path.read_bytes()))
-    return values
+from .workloads import documents, everyday
 
 
 def main() -> None:
@@ -55,7 +25,7 @@ def main() -> None:
     encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder()
     ratios: dict[str, list[float]] = {"packb": [], "unpackb": []}
     lowest: dict[str, tuple[float, str]] = {"packb": (math.inf, ""), "unpackb": (math.inf, "")}
-    for name, value in workloads().items():
+    for name, value in {**everyday(), **documents()}.items():
         packed = packb(value)
         if unpackb(packed) != value or decoder.decode(packed) != value:
             raise SystemExit(f"{name}: not the same value")
