@@ -142,8 +142,8 @@ class Table:
 
 
 def mean(ratios: list[float]) -> float:
-    """Return the geometric mean."""
-    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+    """Return the geometric mean; that of nothing is 1."""
+    return math.exp(sum(map(math.log, ratios)) / max(1, len(ratios)))
 
 
 def interleaved(wanted: list[str]) -> None:

@@ -20,6 +20,7 @@ pub mod fork;
 pub mod frame;
 pub mod key;
 pub mod memory;
+mod random;
 pub mod store;
 
 #[cfg(feature = "python")]

@@ -25,7 +25,6 @@ mod header;
 mod keyring;
 mod keys;
 mod open;
-mod random;
 mod seal;
 mod secret;
 

@@ -4,11 +4,11 @@ use super::Keyring;
 use super::aead::{Aead, NONCE, TAG};
 use super::header::{BEFORE, OVERHEAD, Times, append_header, check_tenant, room_for, start_associated, write_rest};
 use super::keyring::SealingKey;
-use super::random;
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Result};
 use crate::frame::{Draft, Header, Payload, prefix_into};
 use crate::key::Name;
+use crate::random;
 use std::sync::Arc;
 
 /// The most bytes that are sealed at once, which AES-GCM limits: 2^36 - 32. Larger values go through streams.

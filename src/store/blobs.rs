@@ -9,8 +9,9 @@ use super::directory::{Directory, Names};
 use super::process::Owner;
 use super::row::{BlobId, Entry};
 use crate::buffer::{AlignedBuf, FrameBuf, FrameMemory, Mapping, Origin};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::SyncWeakMap;
+use crate::random;
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -69,7 +70,7 @@ impl Blobs {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let name = format!("{TEMPORARY}{}-{}-{count}", self.owner.pid, self.owner.started);
         let file = self.directory.create(&name, size)?;
-        let mut blob = Temporary { blobs: self, name, id: random()?, checksum: 0, checked, linked: false };
+        let mut blob = Temporary { blobs: self, name, id: random::bytes()?, checksum: 0, checked, linked: false };
         let failed = |error| self.directory.io("write", &blob.name, error);
         let counted = Checked { file: &file, written: 0, left: checked, hash: Xxh3::new() };
         let mut out = BufWriter::with_capacity(MAPPED_ABOVE, counted);
@@ -239,20 +240,6 @@ fn name_of(id: &BlobId) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Random bytes of the system.
-pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(Error::io("draw random bytes", "getrandom", error)),
-        }
-    }
-    Ok(bytes)
 }
 
 /// Counts what reaches the file, and hashes the first of it.

@@ -1,11 +1,12 @@
 //! What is done to entries without reading or writing their values: deadlines, deletion, tags, leases, upkeep.
 
-use super::blobs::{Found, Kind, random};
+use super::blobs::{Found, Kind};
 use super::change::{Change, Room};
 use super::index::{Index, Opened, Stop};
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
 use super::store::Store;
 use crate::error::{Error, Result};
+use crate::random;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -124,7 +125,7 @@ impl Store {
         self.must_change("invalidate tags", |change| {
             change.make_room(Room { index: (tags.len() as u64 + 1) * A_ROW.index, blob: 0 }, now)?;
             for tag in tags {
-                let stamp: [u8; 8] = random()?;
+                let stamp: [u8; 8] = random::bytes()?;
                 change.txn.put(&RowKey::tag(&self.namespace.hash_of_tag(tag)), &stamp)?;
             }
             Ok(())
@@ -137,7 +138,7 @@ impl Store {
     /// [`Error::Busy`], [`Error::Io`].
     pub fn clear(&self) -> Result<()> {
         self.must_change("clear", |change| {
-            let stamp: [u8; 8] = random()?;
+            let stamp: [u8; 8] = random::bytes()?;
             Ok(change.txn.put(&RowKey::namespace(self.namespace.hash()), &stamp)?)
         })
     }
@@ -155,7 +156,7 @@ impl Store {
                 return Ok(None);
             }
             change.make_room(A_ROW, now)?;
-            let token = u64::from_le_bytes(random()?);
+            let token = u64::from_le_bytes(random::bytes()?);
             let lease = LeaseRow { owner: change.index.owner, expires: now.saturating_add(milliseconds), token };
             change.txn.put(&RowKey::lease(&name), &lease.to_bytes())?;
             Ok(Some(token))

@@ -1,6 +1,6 @@
 //! Writing: the frame, the file of a large one, then one transaction that makes it visible.
 
-use super::blobs::{Temporary, random};
+use super::blobs::Temporary;
 use super::change::{Change, Room};
 use super::index::{Opened, Reservation, Stop};
 use super::options::Verify;
@@ -10,6 +10,7 @@ use super::{FULLY_CHECKED_BELOW, INLINE_UP_TO};
 use crate::buffer::{ALIGN, AlignedBuf};
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Payload};
+use crate::random;
 
 /// An entry to be written, beside its payload.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +173,7 @@ impl Store {
             deadline: new.deadline.unwrap_or(NEVER).min(until),
             until,
             size,
-            fence: u64::from_le_bytes(random()?),
+            fence: u64::from_le_bytes(random::bytes()?),
             namespace_stamp: 0,
             blob: None,
             checksum: 0,
@@ -302,7 +303,7 @@ impl Store {
             let stamp = match known {
                 Some(stamp) => stamp,
                 None => {
-                    let stamp: [u8; 8] = random()?;
+                    let stamp: [u8; 8] = random::bytes()?;
                     change.txn.put(&RowKey::tag(&tag), &stamp)?;
                     u64::from_le_bytes(stamp)
                 }

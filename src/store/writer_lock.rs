@@ -22,8 +22,17 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct WriterLock {
     file: ClosedInChild,
-    taken: Mutex<bool>,
+    threads: Mutex<Threads>,
     freed: Condvar,
+}
+
+/// The threads of this process.
+#[derive(Debug, Default)]
+struct Threads {
+    /// Whether one of them has the right to write, or tries to get the file's lock.
+    taken: bool,
+    /// How many wait for that one.
+    waiting: u32,
 }
 
 /// The right to write, given back when dropped.
@@ -39,7 +48,7 @@ impl WriterLock {
             expected: "at most 256 open stores in one process".into(),
             found: "one more".to_owned(),
         })?;
-        Ok(Self { file, taken: Mutex::new(false), freed: Condvar::new() })
+        Ok(Self { file, threads: Mutex::default(), freed: Condvar::new() })
     }
 
     /// Takes the lock, by attempts until `timeout` is over, or `interrupted`, which is asked every 50 ms, says so; `None`
@@ -85,15 +94,19 @@ impl WriterLock {
     /// Waits for the other threads of this process.
     fn take_flag(&self, deadline: Instant, give_up: &mut impl FnMut() -> bool) -> Option<Held<'_>> {
         loop {
-            let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            let part = deadline.saturating_duration_since(Instant::now()).min(ASKED_EVERY);
-            let waited = self.freed.wait_timeout_while(taken, part, |taken| *taken);
-            let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            if !*taken {
-                *taken = true;
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            if threads.taken {
+                threads.waiting += 1;
+                let part = deadline.saturating_duration_since(Instant::now()).min(ASKED_EVERY);
+                let waited = self.freed.wait_timeout_while(threads, part, |threads| threads.taken);
+                (threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                threads.waiting -= 1;
+            }
+            if !threads.taken {
+                threads.taken = true;
                 return Some(Held(self));
             }
-            drop(taken);
+            drop(threads);
             if give_up() {
                 return None;
             }
@@ -107,8 +120,12 @@ impl Drop for Held<'_> {
             // Where it is not ours, this does nothing.
             let _ = flock(file, FlockOperation::Unlock);
         }
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.freed.notify_one();
+        let mut threads = self.0.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.taken = false;
+        // Waking nobody is a system call too.
+        if threads.waiting > 0 {
+            self.0.freed.notify_one();
+        }
     }
 }
 

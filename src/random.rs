@@ -1,4 +1,4 @@
-//! Random bytes for nonces and salts, drawn ahead: the system is asked once for 4 KiB.
+//! Random bytes for nonces, salts, stamps and ids, drawn ahead: the system is asked once for 4 KiB.
 
 use crate::error::{Error, Result};
 use crate::fork;
@@ -19,7 +19,7 @@ thread_local! {
 }
 
 /// `N` random bytes (at most 4096) that no other call, thread or process is given.
-pub(super) fn bytes<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
     const { assert!(N <= AHEAD) };
     RANDOM.with_borrow_mut(|ahead| {
         if ahead.generation != fork::generation() || ahead.next + N > AHEAD {
