@@ -390,6 +390,10 @@ def stopped_holder(directory):
                 break
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.kill(writer.pid, signal.SIGCONT)
+            # It goes on for a random part of a write: stopped at once, it would stay where it is.
+            until = time.perf_counter() + random.uniform(0, 0.002)
+            while time.perf_counter() < until:
+                pass
         else:
             pytest.fail("the writer was never stopped while it held the lock")
     try:
