@@ -57,7 +57,7 @@ endif
 test-python: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/pytest
 	PYTHONPATH=$(VENV)/pandas2 $(BIN)/pytest tests/python/test_pandas.py
-	PYTHONTRACEMALLOC=1 timeout --signal=ABRT 900 $(BIN)/python -X faulthandler -m pytest tests/python -k 'not hypothesis' \
+	PYTHONTRACEMALLOC=1 timeout --signal=ABRT 1800 $(BIN)/python -X faulthandler -m pytest tests/python -k 'not hypothesis' \
 		--ignore tests/python/test_store_processes.py --ignore tests/python/test_store_syscalls.py
 
 bench: $(VENV)/test-packages $(VENV)/extension
