@@ -111,15 +111,7 @@ impl<'i> Change<'i> {
         if let Some(old) = old {
             self.release_blob(old)?;
         }
-        let deadline = row.entry.deadline;
-        if old.is_none_or(|old| old.deadline != deadline) {
-            if let Some(old) = old.filter(|old| old.deadline != NEVER) {
-                self.txn.delete(&RowKey::deadline(old.deadline, name))?;
-            }
-            if deadline != NEVER {
-                self.txn.put(&RowKey::deadline(deadline, name), &[])?;
-            }
-        }
+        self.move_deadline(name, old.map_or(NEVER, |old| old.deadline), row.entry.deadline)?;
         if let Some(id) = &row.entry.blob {
             let mut blob = [0; BLOB_ROW];
             blob[..32].copy_from_slice(name);
@@ -132,12 +124,24 @@ impl<'i> Change<'i> {
         Ok(self.txn.put_with(&RowKey::entry(name), row.length(), |room| row.write(room))?)
     }
 
+    /// Keeps the row of an entry's deadline in step; [`NEVER`] has none.
+    pub(super) fn move_deadline(&mut self, name: &[u8; 32], old: u64, new: u64) -> Result<(), Stop> {
+        if old == new {
+            return Ok(());
+        }
+        if old != NEVER {
+            self.txn.delete(&RowKey::deadline(old, name))?;
+        }
+        if new != NEVER {
+            self.txn.put(&RowKey::deadline(new, name), &[])?;
+        }
+        Ok(())
+    }
+
     /// Removes an entry and all that hangs on it.
     pub(super) fn remove(&mut self, name: &[u8; 32], entry: &Entry) -> Result<(), Stop> {
         self.release_blob(entry)?;
-        if entry.deadline != NEVER {
-            self.txn.delete(&RowKey::deadline(entry.deadline, name))?;
-        }
+        self.move_deadline(name, entry.deadline, NEVER)?;
         self.txn.delete(&RowKey::entry(name))?;
         Ok(())
     }

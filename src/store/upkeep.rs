@@ -76,7 +76,8 @@ impl Store {
             let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.entry.until), ..row.entry };
             let tags: Vec<_> = row.tags().collect();
             let moved = NewRow { entry, tags: &tags, namespace: row.namespace, key: row.key, inline: row.inline };
-            change.move_deadline(&name, &moved, &row.entry)?;
+            change.move_deadline(&name, row.entry.deadline, moved.entry.deadline)?;
+            change.txn.put_with(&RowKey::entry(&name), moved.length(), |room| moved.write(room))?;
             Ok(true)
         })
     }
@@ -385,16 +386,5 @@ impl Change<'_> {
             _ => return Ok(false),
         }
         Ok(true)
-    }
-
-    /// Writes the row of an entry again, with another deadline.
-    fn move_deadline(&mut self, name: &[u8; 32], row: &NewRow<'_>, old: &Entry) -> Result<(), Stop> {
-        if old.deadline != NEVER {
-            self.txn.delete(&RowKey::deadline(old.deadline, name))?;
-        }
-        if row.entry.deadline != NEVER {
-            self.txn.put(&RowKey::deadline(row.entry.deadline, name), &[])?;
-        }
-        Ok(self.txn.put_with(&RowKey::entry(name), row.length(), |room| row.write(room))?)
     }
 }
