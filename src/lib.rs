@@ -15,6 +15,7 @@ pub mod bytestorage;
 pub mod codec;
 pub mod compress;
 pub mod crypto;
+pub mod epoch;
 pub mod error;
 pub mod fork;
 pub mod frame;
