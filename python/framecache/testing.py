@@ -1,0 +1,40 @@
+"""What tests of programs that cache need.
+
+>>> import framecache, framecache.testing
+>>> clock = framecache.testing.Clock()
+>>> cache = framecache.Cache(clock=clock)
+>>> cache.set("greeting", "hello", ttl=60)
+True
+>>> clock.advance(61)
+>>> cache.get("greeting") is None
+True
+"""
+
+from __future__ import annotations
+
+from framecache._framecache import Clock
+
+__all__ = ["Clock", "Recorder"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from framecache._events import Event
+
+
+class Recorder:
+    """A hook that keeps what a cache did: ``cache.add_hook(Recorder())``.
+
+    Attributes:
+        events: The events, the first one first.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+    def kinds(self) -> list[str]:
+        """The kinds of the events, in their order."""
+        return [event.kind for event in self.events]
