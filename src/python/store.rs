@@ -98,7 +98,7 @@ impl Store {
             index: index
                 .map(|text| one_of("index", text, &[("pwrite", IndexMode::Pwrite), ("writemap", IndexMode::WriteMap)]))
                 .transpose()?,
-            index_bytes: index_bytes.unwrap_or(default.index_bytes),
+            index_bytes,
             read_only,
             compression: compression.map_or(Ok(Compression::None), str::parse)?,
             max_value: max_value_bytes.unwrap_or(default.max_value),

@@ -315,10 +315,10 @@ fn prepare(directory: &Directory, found: Option<Stamp>, options: &Options) -> Re
     let (index, durability) = (options.index.unwrap_or_default(), options.durability.unwrap_or_default());
     let Some(stamp) = found else {
         empty(directory)?;
-        return Ok(Stamp::new(options.map_size(index), index, durability));
+        return Ok(Stamp::new(options.map_size(index, None), index, durability));
     };
     // Nobody has it mapped, so it may grow.
-    let map_size = stamp.map_size.max(options.map_size(stamp.index));
+    let map_size = options.map_size(stamp.index, Some(stamp.map_size));
     // After another boot, only what was written through to the disk is whole.
     let is_whole = stamp.boot == boot_id() || stamp.durability == Durability::Power;
     if stamp.starts < MOST_STARTS && is_whole {
