@@ -332,11 +332,13 @@ class Store:
         tags: Sequence[str] = ...,
         if_absent: bool = False,
         lease: int | None = None,
+        fence: bytes | None = None,
     ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
         """Stores values, each given as key, codec, value and what `get` is to return as `python`, in one transaction.
 
         `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`,
-        and `"msgpack"` for any other. Times are in milliseconds since 1970.
+        and `"msgpack"` for any other. Times are in milliseconds since 1970. Where a guard of `fence` does not hold any
+        more, nothing is written: `"superseded"`.
         """
     def put_frame(
         self, key: str, frame: Buffer, created: int, until: int | None = None
@@ -351,6 +353,34 @@ class Store:
 
         A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
         a file must be opened.
+        """
+    def look(
+        self,
+        key: str,
+        now: int,
+        *,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        stale: bool = False,
+        at_hand: bool = False,
+    ) -> (
+        tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str
+    ):
+        """As `get`, for who keeps a copy.
+
+        Args:
+            stale: Find an entry past its deadline too, as long as its `until` has not passed.
+            at_hand: Return ``"elsewhere"`` where a file would have to be opened; the GIL is not released then.
+
+        Returns:
+            What `get` returns for a hit; when the entry was written, until when this store serves it, and until when
+            any tier may (milliseconds since 1970; `None`: no end); the bytes of its frame; and guards of its name, its
+            namespace and its tags, 6 bytes each, taken before it was read: while all of them hold, it is still the
+            entry that the store has, unless it was evicted. Or the reason for a miss, a str.
+        """
+    def fence(self, key: str, tags: Sequence[str]) -> bytes:
+        """Guards of `key`'s name, the namespace and `tags`, as they stand now, 6 bytes each: for `put_many`, of a value
+        that is computed afterwards.
         """
     def get_many(
         self, keys: Sequence[str], now: int, views: bool = False

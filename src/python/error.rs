@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::any::Any;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The exception classes, made when the module is first imported.
@@ -103,8 +104,13 @@ impl From<Error> for PyErr {
                     };
                 }
                 Error::Io { source, .. } => {
-                    let arguments = (source.raw_os_error(), error.to_string());
-                    return Self::from_type(classes.store.bind(py).clone(), arguments);
+                    // What LMDB says of itself is no number of the system's, but for a full index.
+                    let full = (source.kind() == ErrorKind::StorageFull).then_some(libc::ENOSPC);
+                    let class = classes.store.bind(py).clone();
+                    return match source.raw_os_error().or(full) {
+                        Some(number) => Self::from_type(class, (number, error.to_string())),
+                        None => Self::from_type(class, error.to_string()),
+                    };
                 }
             };
             Self::from_type(class.bind(py).clone(), error.to_string())

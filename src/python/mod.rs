@@ -15,6 +15,7 @@ mod json;
 mod metadata;
 mod msgpack;
 mod store;
+mod stored;
 mod wrapper;
 
 use pyo3::prelude::*;

@@ -134,6 +134,21 @@ impl Directory {
             .map_err(|error| self.io("open", name, error))
     }
 
+    /// Opens the file `name` to read and write, at least `size` bytes long and allocated as far: storing into its mapping
+    /// never meets a full disk.
+    pub(super) fn allocated(&self, name: &str, size: u64) -> Result<File> {
+        let file = File::from(self.open_or_create(name)?);
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(file),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(self.io("allocate", name, error)),
+        }
+        let length = file.metadata().map_err(|error| self.io("stat", name, error))?.len();
+        file.set_len(length.max(size)).map_err(|error| self.io("extend", name, error))?;
+        Ok(file)
+    }
+
     /// Creates the file `name`, of `size` bytes that are allocated: a full disk is an error before the first is written.
     pub(super) fn create(&self, name: &str, size: u64) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

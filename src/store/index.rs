@@ -4,20 +4,22 @@
 use super::blobs::Blobs;
 use super::change::Change;
 use super::directory::{Directory, Names, refused};
+use super::epochs;
 use super::lmdb::{Environment, Fault, Flags, Reading};
-use super::marks::Marks;
+use super::marks::{MARKS, Marks};
 use super::options::Options;
 use super::process::{Owner, boot_id, pid_namespace};
 use super::row::RowKey;
 use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
 use super::writer_lock::{Held, WriterLock};
+use crate::epoch::{Epochs, Guard};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 use std::ffi::CString;
 use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Slots of LMDB's table of readers: 64 bytes each.
 const MAX_READERS: u32 = 4096;
@@ -48,6 +50,7 @@ impl From<Error> for Stop {
 pub(super) struct Index {
     pub(super) env: Environment,
     pub(super) marks: Marks,
+    pub(super) epochs: Arc<Epochs>,
     pub(super) blobs: Blobs,
     pub(super) owner: Owner,
     /// `None` for who may only read.
@@ -125,6 +128,7 @@ impl Index {
         let index = Self {
             env,
             marks,
+            epochs: Arc::new(epochs::open(&directory, options.read_only)?),
             blobs: Blobs::new(directory.inside("blobs")?, owner),
             owner,
             writer,
@@ -207,6 +211,19 @@ impl Index {
             .map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
     }
 
+    /// A guard as the epochs have it. One that a dead writer left odd is ended first, so that copies can be kept again.
+    pub(super) fn guard(&self, hash: u64) -> Guard {
+        let guard = self.epochs.guard(hash);
+        if guard.is_odd()
+            && let Some(writer) = &self.writer
+            && let Ok(Some(_held)) = writer.acquire(Duration::ZERO, None)
+        {
+            self.epochs.recover();
+            return self.epochs.guard(hash);
+        }
+        guard
+    }
+
     /// Does `work` in one transaction, then unlinks what it no longer needs; `None` where no right to write was had in
     /// time. In a full index, dead readers are cleared, entries evicted, and the work is done once more.
     pub(super) fn change<T>(
@@ -217,6 +234,7 @@ impl Index {
         let Some(_held) = self.lock(options)? else {
             return Ok(None);
         };
+        self.epochs.recover();
         let mut again = true;
         loop {
             let mut change = Change::begin(self, options)?;
@@ -246,7 +264,7 @@ fn open_parts(directory: &Directory, stamp: Stamp, options: &Options) -> Result<
     if options.read_only {
         return Ok((env, Marks::private()?, None, stamp));
     }
-    let marks = Marks::open(&File::from(directory.open_or_create("marks")?), directory.path())?;
+    let marks = Marks::open(directory)?;
     let writer = WriterLock::new(directory.open_or_create("writer.lock")?, directory.path())?;
     Ok((env, marks, Some(writer), stamp))
 }
@@ -297,10 +315,10 @@ fn prepare(directory: &Directory, found: Option<Stamp>, options: &Options) -> Re
     let (index, durability) = (options.index.unwrap_or_default(), options.durability.unwrap_or_default());
     let Some(stamp) = found else {
         empty(directory)?;
-        return Ok(Stamp::new(options.map_size(index), index, durability));
+        return Ok(Stamp::new(options.map_size(index, None), index, durability));
     };
     // Nobody has it mapped, so it may grow.
-    let map_size = stamp.map_size.max(options.map_size(stamp.index));
+    let map_size = options.map_size(stamp.index, Some(stamp.map_size));
     // After another boot, only what was written through to the disk is whole.
     let is_whole = stamp.boot == boot_id() || stamp.durability == Durability::Power;
     if stamp.starts < MOST_STARTS && is_whole {
@@ -317,7 +335,7 @@ fn empty(directory: &Directory) -> Result<()> {
         blobs.unlink(&name)?;
     }
     for name in directory.names()? {
-        if is_old(&name) || matches!(name.as_str(), INDEX | INDEX_LOCK | "marks") {
+        if is_old(&name) || matches!(name.as_str(), INDEX | INDEX_LOCK | MARKS) {
             directory.unlink(&name)?;
         }
     }

@@ -33,7 +33,8 @@ impl From<Fault> for io::Error {
         }
         // SAFETY: a constant string for every code below zero.
         let text = unsafe { CStr::from_ptr(lmdb::mdb_strerror(fault.0)) };
-        Self::other(text.to_string_lossy())
+        let kind = if fault.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        Self::new(kind, text.to_string_lossy())
     }
 }
 

@@ -21,8 +21,10 @@
 mod blobs;
 mod change;
 mod directory;
+mod epochs;
 mod index;
 mod lmdb;
+mod look;
 mod marks;
 mod options;
 mod process;
@@ -37,6 +39,7 @@ mod writer_lock;
 
 pub use blobs::MAPPED_ABOVE;
 pub use directory::Directory;
+pub use look::Terms;
 pub use options::{Options, Verify};
 pub use read::{AtHand, Hit, Inline, Lookup, Miss};
 pub use stamp::{Durability, IndexMode};

@@ -167,7 +167,7 @@ def test_the_blobs_of_format_1_make_place(directory):
         assert cache.set("key", BLOB)
         assert cache.get("key") == BLOB
     assert sorted(path.name for path in directory.iterdir()) == [
-        "blobs", "index", "index-lock", "marks", "stamp", "writer.lock",
+        "blobs", "epochs", "index", "index-lock", "marks", "stamp", "writer.lock",
     ]  # fmt: skip
 
 
@@ -192,6 +192,17 @@ def test_a_store_is_opened_as_it_was_made_where_nothing_else_is_asked_for(direct
         assert file.st_size >= 1 << 20
         assert file.st_blocks * 512 >= 1 << 20
         assert int(stamp_of(directory)["map"]) == file.st_size
+
+
+def test_a_preallocated_index_stays_as_large_as_it_was_made_and_grows_to_what_is_asked_for(directory):
+    url = made(directory, index="writemap", index_bytes="1MiB")
+    for query, size in [("", 1), ("?index=writemap", 1), ("?index_bytes=256KiB", 1), ("?index_bytes=2MiB", 2), ("", 2)]:
+        with Cache(url + query) as cache:
+            assert cache.get("inline") == b"value"
+            cache.set("other", b"value")
+            blocks = (directory / "index").stat().st_blocks * 512
+        assert int(stamp_of(directory)["map"]) == size << 20
+        assert size << 20 <= blocks < (size << 20) + 65536, query
 
 
 @pytest.mark.parametrize(

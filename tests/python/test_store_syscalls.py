@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import traceback
@@ -160,6 +161,7 @@ OPERATIONS = {
     "touch": lambda cache: cache.touch("loaded", 10),
     "delete": lambda cache: cache.delete_many(["inline", "mapped"]),
     "invalidate": lambda cache: cache.invalidate_tags("tag"),
+    "clear": lambda cache: cache.clear(),
 }
 OLD = {"inline": pattern(INLINE), "loaded": pattern(LOADED), "mapped": pattern(MAPPED)}
 KEYS = [*OLD, "new"]
@@ -180,6 +182,21 @@ def contents(cache):
         deadline = (cache._store.entry(key, now) or [None] * 3)[2]
         found[key] = cache.get(key), deadline and deadline - now < 86_400_000
     return found
+
+
+def fences(cache):
+    """Guards of what each key had, as numbers: place and count of its name, the namespace and its tags."""
+    tags = {"inline": ["tag"], "loaded": ["tag", "a", "b"], "mapped": ["tag"], "new": []}
+    return {key: struct.unpack("<" + "HI" * (2 + len(tags[key])), cache._store.fence(key, tags[key])) for key in KEYS}
+
+
+def check_guards(cache, taken, before, after):
+    """What changed has no guards that hold, and none is left odd, which would never hold."""
+    now = fences(cache)
+    assert all(count % 2 == 0 for fence in now.values() for count in fence[1::2])
+    for key in KEYS:
+        if before[key] != after[key]:
+            assert now[key] != taken[key], f"a copy of {key!r} would be served on"
 
 
 def shown(found):
@@ -208,6 +225,7 @@ def killed_at_every_call(operation, path, settings):
     count, outcomes = 0, []
     while True:
         fill(cache)
+        taken = fences(cache)
         child = Traced(work)
         calls = child.go_to_call(count)
         if calls is None:
@@ -216,6 +234,7 @@ def killed_at_every_call(operation, path, settings):
         child.kill()
         found = contents(cache)
         assert found in (old, new), f"killed before {calls[-1]}, call {count} of {calls}: {shown(found)}"
+        check_guards(cache, taken, old, found)
         outcomes.append(found == new)
         check_nothing_leaks(cache, Path(path))
     assert contents(cache) == new
@@ -280,6 +299,7 @@ def failed_at_every_call(operation, path, settings):
     count = 0
     while True:
         fill(cache)
+        taken = fences(cache)
         child = Traced(work)
         calls = child.go_to_call(count)
         if calls is None:
@@ -288,6 +308,7 @@ def failed_at_every_call(operation, path, settings):
         child.fail_call((errno.ENOSPC, errno.EIO)[count % 2])
         child.detach()
         assert child.status == 0, f"an error of {calls[-1]}, call {count} of {calls}"
+        check_guards(cache, taken, old, contents(cache))
         check_nothing_leaks(cache, Path(path))
     print(count)
 

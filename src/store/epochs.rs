@@ -1,0 +1,52 @@
+//! The file `epochs`: one table of [`Epochs`] for all processes of a store, so that each of them sees when a copy that it
+//! keeps is not what the store has any more.
+//!
+//! Writers move its counters on, between the transaction's last change and its end; who may only read maps the file
+//! read-only, and where there is none gets guards that never hold. It stays when a store is emptied: who has mapped it
+//! goes on to see changes.
+
+use super::directory::Directory;
+use crate::epoch::{EPOCHS as COUNTERS, Epochs, TABLE_BYTES};
+use crate::error::Result;
+use memmap2::MmapOptions;
+
+const EPOCHS: &str = "epochs";
+
+/// Maps the table, making the file if it may be written to.
+pub(super) fn open(directory: &Directory, read_only: bool) -> Result<Epochs> {
+    let options = MmapOptions::new().len(TABLE_BYTES).clone();
+    if !read_only {
+        let file = directory.allocated(EPOCHS, TABLE_BYTES as u64)?;
+        let mapping = options.map_raw(&file).map_err(|error| directory.io("map", EPOCHS, error))?;
+        return Ok(Epochs::shared(mapping, true).unwrap_or_else(Epochs::without));
+    }
+    let file = directory.read(EPOCHS)?.filter(|(_, size)| *size >= TABLE_BYTES as u64);
+    let mapping = file.and_then(|(file, _)| options.map_raw_read_only(&file).ok());
+    Ok(mapping.and_then(|mapping| Epochs::shared(mapping, false)).unwrap_or_else(Epochs::without))
+}
+
+/// Counters of names, then of tags, then of namespaces. What many copies have in common has its own, as names change most.
+const NAMES: u64 = 0xc000;
+const TAGS: u64 = 0x3f00;
+const NAMESPACES: u64 = 0x100;
+
+/// The counter of the entry of a name.
+pub(super) fn of_name(name: &[u8; 32]) -> u64 {
+    number(name) % NAMES
+}
+
+/// The counter of a tag, by its hash.
+pub(super) fn of_tag(tag: &[u8; 16]) -> u64 {
+    NAMES + number(tag) % TAGS
+}
+
+/// The counter of a namespace, by its hash.
+pub(super) fn of_namespace(hash: &[u8; 16]) -> u64 {
+    NAMES + TAGS + number(hash) % NAMESPACES
+}
+
+fn number(hash: &[u8]) -> u64 {
+    hash.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+const _: () = assert!(NAMES + TAGS + NAMESPACES == COUNTERS as u64);
