@@ -20,10 +20,13 @@ pub mod error;
 pub mod fork;
 pub mod frame;
 pub mod key;
+pub mod l1;
 pub mod memory;
 mod random;
 pub mod store;
 
+#[cfg(feature = "python")]
+mod call;
 #[cfg(feature = "python")]
 mod cpython;
 #[cfg(feature = "python")]

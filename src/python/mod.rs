@@ -6,12 +6,14 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod clock;
 mod crypto;
 mod described;
 mod error;
 mod frame;
 mod input;
 mod json;
+pub(crate) mod l1;
 mod metadata;
 mod msgpack;
 mod store;
@@ -43,6 +45,10 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bytestorage::ByteStorage>()?;
     module.add_class::<store::Store>()?;
     module.add_class::<arrow::ArrowTable>()?;
+    module.add_class::<clock::Clock>()?;
+    module.add_class::<crate::call::tier::L1>()?;
+    module.add_class::<l1::Missing>()?;
+    module.add("MISSING", l1::missing(module.py())?)?;
     module.add_class::<crypto::MasterKey>()?;
     module.add_class::<crypto::Keyring>()?;
     module.add_function(wrap_pyfunction!(crypto::derive_domain_key, module)?)?;

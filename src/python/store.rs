@@ -14,6 +14,7 @@ use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
+use crate::epoch::Epochs;
 use crate::error::{Error, Result};
 use crate::frame::{Header, Payload};
 use crate::store::{AtHand, Durability, IndexMode, Inline, Lookup, New, Options, Store as Inner, Stored, Verify};
@@ -22,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A directory of entries, shared by all processes of one user.
@@ -42,6 +44,11 @@ impl Drop for Store {
 }
 
 impl Store {
+    /// The table that guards of its entries refer to.
+    pub(super) fn epochs(&self) -> Result<Arc<Epochs>> {
+        self.inner()?.epochs()
+    }
+
     pub(super) fn inner(&self) -> Result<&Inner> {
         self.inner.as_ref().ok_or_else(|| Error::Store {
             path: String::new(),
