@@ -25,6 +25,8 @@ mod random;
 pub mod store;
 
 #[cfg(feature = "python")]
+mod call;
+#[cfg(feature = "python")]
 mod cpython;
 #[cfg(feature = "python")]
 mod python;

@@ -6,12 +6,14 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod call;
 mod crypto;
 mod described;
-mod error;
+pub(crate) mod error;
 mod frame;
 mod input;
 mod json;
+pub(crate) mod l1;
 mod metadata;
 mod msgpack;
 mod store;
@@ -52,6 +54,8 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
     json::register(module)?;
+    module.add_class::<l1::L1>()?;
+    call::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
 }
