@@ -192,7 +192,7 @@ class Function:
             key=options.key,
             views=options.views,
         )
-        tiers.calls.setdefault(self.label, []).append(self.call)
+        tiers.calls.setdefault(self.label, []).append((self.scope, self.call))
         self._hits_before = 0
 
     def _on_miss(self) -> Callable[[bytes, tuple[Any, ...], dict[str, Any]], Any] | None:

@@ -169,14 +169,14 @@ class Tiers:
         self.l1 = shared.l1
         self.store = store
         self.scope = shared.new_scope()
-        self.calls: dict[str, list[Call]] = {}
+        self.calls: dict[str, list[tuple[int, Call]]] = {}
 
     # Names
 
     def canonical(self, key: str) -> bytes:
         """The canonical key of a user's key. In memory alone, that of a call whose key it is, if that has an entry."""
         if self.store is None and "#" in key:
-            for call in self.calls.get(key.rpartition("#")[0], ()):
+            for _, call in self.calls.get(key.rpartition("#")[0], ()):
                 if (found := call.find(key)) is not None:
                     return found
         return self.scope.to_bytes(4, "little") + key.encode("utf-8", "surrogatepass")
@@ -550,8 +550,7 @@ class Tiers:
         for rest in self.l1.keys(self.scope):
             yield rest.decode("utf-8", "surrogatepass")
         for calls in self.calls.values():
-            for call in calls:
-                scope = call.canonical_scope
+            for scope, call in calls:
                 for rest in self.l1.keys(scope):
                     yield call.key_of(scope.to_bytes(4, "little") + rest)
 

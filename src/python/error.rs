@@ -119,9 +119,14 @@ impl From<Error> for PyErr {
 }
 
 /// Runs `work`; a panic in it becomes an `InternalError`.
-pub(super) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+pub(crate) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     // What a panic interrupts is dropped with the call's own values; frames are immutable.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(internal(&*panic)))
+}
+
+/// Whether `error` is an `EncodeError`.
+pub(crate) fn is_encode_error(py: Python<'_>, error: &PyErr) -> bool {
+    CLASSES.get(py).is_some_and(|classes| error.is_instance(py, classes.encode.bind(py)))
 }
 
 fn internal(panic: &(dyn Any + Send)) -> PyErr {

@@ -6,10 +6,11 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod call;
 mod clock;
 mod crypto;
 mod described;
-mod error;
+pub(crate) mod error;
 mod frame;
 mod input;
 mod json;
@@ -59,6 +60,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
     json::register(module)?;
+    call::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
 }
