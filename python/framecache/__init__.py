@@ -6,10 +6,16 @@
 ...     cache.get("greeting")
 True
 b'hello'
+
+`framecache.cache` is a cache that is made when it is first used, as the environment says.
 """
 
-from framecache._cache import MISSING, Cache
+from framecache._cache import Cache
+from framecache._entry import Entry
+from framecache._events import CacheInfo, Event
+from framecache._flight import RecursiveCall
 from framecache._framecache import (
+    MISSING,
     ArrowTable,
     ByteStorage,
     CopyRequired,
@@ -34,15 +40,22 @@ from framecache._framecache import (
 )
 from framecache._registry import register
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    cache: Cache
+
 __all__ = [
     "MISSING",
     "ArrowTable",
     "ByteStorage",
     "Cache",
+    "CacheInfo",
     "CopyRequired",
     "DecodeError",
     "EncodeError",
+    "Entry",
     "EntryRefused",
+    "Event",
     "Frame",
     "FrameBuilder",
     "FrameError",
@@ -50,13 +63,23 @@ __all__ = [
     "InternalError",
     "InvalidArgument",
     "OutOfMemory",
+    "RecursiveCall",
     "SerializationWrapper",
     "StoreBusy",
     "StoreError",
     "ValueTooLarge",
     "ViewExported",
     "__version__",
+    "cache",
     "pool_nbytes",
     "register",
     "trim_pool",
 ]
+
+
+def __getattr__(name: str) -> Cache:
+    """Make `cache`, when it is first asked for."""
+    if name != "cache":
+        raise AttributeError(f"module 'framecache' has no attribute {name!r}")
+    # Of two threads that make one at the same time, both get the first.
+    return globals().setdefault(name, Cache())  # type: ignore[no-any-return]

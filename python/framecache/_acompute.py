@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from framecache._compute import LOOK_EVERY, Computer
+from framecache._compute import HELD, LOOK_EVERY, Computer
 from framecache._flight import Outcome, enter
 from framecache._tiers import Found
 
@@ -125,7 +125,7 @@ class AsyncComputer:
         wait: bool = True,
     ) -> Outcome:
         lease = await self._lease(plan, canonical, key, force, wait)
-        if lease == "held":
+        if lease == HELD:
             return Outcome("lost")
         if not force:
             found = lease if isinstance(lease, Found) else await self.find(plan, canonical, key)
@@ -141,11 +141,10 @@ class AsyncComputer:
             if not isinstance(error, Exception):
                 raise
             return self._computer.failed(plan, key, error, fallback)
-        return await self.in_thread(self._computer.keep, plan, canonical, key, value, fence, token, flight)  # type: ignore[no-any-return]
+        kept: Outcome = await self.in_thread(self._computer.keep, plan, canonical, key, value, fence, token, flight)
+        return kept
 
-    async def _refresh(
-        self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]
-    ) -> None:
+    async def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> None:
         flight, leads = self._flights.join(self._tiers.scope, key)
         if not leads:
             return
@@ -155,18 +154,17 @@ class AsyncComputer:
             self._computer.cool_down(key)
             self._computer.counts.log("refresh", "computing %.100r anew failed: %r", key, flight.outcome.error)
 
-    async def _lease(
-        self, plan: Plan, canonical: bytes, key: str, force: bool, wait: bool
-    ) -> int | Found | str | None:
+    async def _lease(self, plan: Plan, canonical: bytes, key: str, force: bool, wait: bool) -> int | Found | str | None:
         if self._tiers.store is None or not plan.lock:
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:
             token = await self.in_thread(self._computer.ask_for_lease, plan, key)
-            if token != "held":
-                return token  # type: ignore[no-any-return]
+            if token != HELD:
+                asked: int | None = token
+                return asked
             if not wait:
-                return "held"
+                return HELD
             if force or time.monotonic() + pause >= ends:
                 return None
             await asyncio.sleep(pause)

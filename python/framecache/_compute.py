@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two attempts to compute what failed, while a stale value is served.
 _COOL_DOWN: Final = 5.0
+#: Stands for a lease that another process has.
+HELD: Final = "held"
 #: Seconds between two looks at what another process computes: the first, and the longest.
 LOOK_EVERY: Final = (0.002, 0.05)
 
@@ -253,7 +255,7 @@ class Computer:
         wait: bool = True,
     ) -> Outcome:
         lease = self._lease(plan, canonical, key, force, wait)
-        if lease == "held":
+        if lease == HELD:
             return Outcome("lost")
         if not force:
             found = lease if isinstance(lease, Found) else self.find(plan, canonical, key)
@@ -303,10 +305,10 @@ class Computer:
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:
             token = self.ask_for_lease(plan, key)
-            if token != "held":
+            if token != HELD:
                 return token
             if not wait:
-                return "held"
+                return HELD
             if force or time.monotonic() + pause >= ends:
                 return None
             time.sleep(pause)
@@ -328,7 +330,7 @@ class Computer:
         except StoreError as error:
             self.tiers.failed(error, key)
             return None
-        return "held" if token is None else token
+        return HELD if token is None else token
 
     def release(self, key: str, lease: int | Found | str | None) -> None:
         if not isinstance(lease, int) or self.tiers.store is None:
@@ -381,9 +383,7 @@ class Computer:
             self.counts.log("unencodable", "%.100r is not stored: %s", key, error)
             return Outcome("alone", Found(value, None, 0, None, None, 0, "l1"))
 
-    def put(
-        self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None
-    ) -> Status:
+    def put(self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None) -> Status:
         """Store a value; return what became of it. Raises as `Tiers.put`."""
         lifetime = plan.lifetime if plan.ttl_of is None else _with_ttl(plan.lifetime, plan.ttl_of(value))
         tags = plan.tags if plan.tags_of is None else [*plan.tags, *plan.tags_of(value)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         errors: int
 
 else:
-    Event = namedtuple("Event", "kind tier key nbytes duration")  # noqa: PYI024  # typing is slow to import
+    Event = namedtuple("Event", "kind tier key nbytes duration")
     Event.__doc__ = """Something that a cache did.
 
     Args:
@@ -37,7 +37,7 @@ else:
         nbytes: Bytes of payload, or those that were evicted; 0 where they are not known.
         duration: Seconds that it took; 0 where it was not measured.
     """
-    CacheInfo = namedtuple("CacheInfo", "hits misses stale errors")  # noqa: PYI024
+    CacheInfo = namedtuple("CacheInfo", "hits misses stale errors")
     CacheInfo.__doc__ = """How a function's calls were answered in this process.
 
     Args:

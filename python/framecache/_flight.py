@@ -36,8 +36,8 @@ class Outcome:
     """What a computation came to.
 
     Attributes:
-        kind: ``found``: an entry. ``raised``: an `Exception`, for all who wait. ``lost``: it was interrupted, and whoever
-            waits begins anew. ``alone``: a value that no two callers can have; each computes its own.
+        kind: ``found``: an entry. ``raised``: an `Exception`, for all who wait. ``lost``: it was interrupted, and
+            whoever waits begins anew. ``alone``: a value that no two callers can have; each computes its own.
     """
 
     __slots__ = ("error", "found", "kind")
@@ -221,7 +221,9 @@ class Flights:
 
     def of(self, scope: int, prefix: str) -> list[Flight]:
         """The computations of keys that begin with `prefix`."""
-        return [flight for (where, key), flight in list(self._flights.items()) if where == scope and key.startswith(prefix)]
+        return [
+            flight for (where, key), flight in list(self._flights.items()) if where == scope and key.startswith(prefix)
+        ]
 
     def fence_all(self, scope: int) -> None:
         """As `fence`, for all keys of a namespace."""

@@ -7,7 +7,7 @@ import types
 
 from framecache._compute import Computer, Plan
 from framecache._events import CacheInfo
-from framecache._framecache import MISSING, Call, EncodeError, InvalidArgument
+from framecache._framecache import MISSING, Call, InvalidArgument
 from framecache._identity import (
     KEYWORD_ONLY,
     POSITIONAL,
@@ -19,7 +19,7 @@ from framecache._identity import (
     label_of,
     parameters_of,
 )
-from framecache._times import Lifetime, now_by
+from framecache._times import Lifetime
 from framecache._values import check_codec
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from framecache._acompute import AsyncComputer
+    from framecache._framecache import L1
     from framecache._tiers import Tiers
     from framecache._times import Seconds
 
@@ -107,9 +108,7 @@ class Options:
     def lifetime(self) -> Lifetime:
         """How long results are served; of those whose ttl depends on them, how long at most when stale."""
         if self.ttl_of is None:
-            return Lifetime(
-                self.ttl, stale_for=self.stale_for, stale_if_error=self.stale_if_error, jitter=self.jitter
-            )
+            return Lifetime(self.ttl, stale_for=self.stale_for, stale_if_error=self.stale_if_error, jitter=self.jitter)
         return Lifetime(1, stale_for=self.stale_for, stale_if_error=self.stale_if_error, jitter=self.jitter)
 
 
@@ -134,8 +133,8 @@ def limit_of(lock: bool | Seconds) -> float:
     return milliseconds(lock, "lock") / 1000
 
 
-class Function:
-    """A function whose results are cached: what its attributes do.
+class Cached:
+    """A function whose results are cached.
 
     Args:
         function: What computes.
@@ -143,6 +142,8 @@ class Function:
         tiers: Where results go.
         computer: Looks them up, and calls the function.
         bypassed: Whether caching is switched off now.
+        l1: What its calls ask first.
+        on_miss: What they ask then; `None`: they return `MISSING`.
     """
 
     def __init__(
@@ -152,7 +153,8 @@ class Function:
         tiers: Tiers,
         computer: Computer,
         bypassed: Callable[[], bool],
-        l1: Any,
+        l1: L1,
+        on_miss: Callable[[bytes, tuple[Any, ...], dict[str, Any]], Any] | None = None,
     ) -> None:
         from framecache import _keys
 
@@ -187,7 +189,7 @@ class Function:
             encoder(identity),
             self.label,
             parameters_of(function, options.ignore),
-            self._on_miss(),
+            on_miss,
             describe=_keys.describe,
             key=options.key,
             views=options.views,
@@ -195,10 +197,26 @@ class Function:
         tiers.calls.setdefault(self.label, []).append((self.scope, self.call))
         self._hits_before = 0
 
-    def _on_miss(self) -> Callable[[bytes, tuple[Any, ...], dict[str, Any]], Any] | None:
-        return self.miss
+    def cache_info(self) -> CacheInfo:
+        """Return how its calls were answered in this process since the last `cache_clear`."""
+        plan = self.plan
+        return CacheInfo(self.call.hits - self._hits_before + plan.hits, plan.misses, plan.stale, plan.errors)
 
-    # What callers see
+    def cache_clear(self) -> None:
+        """Make all its results misses, those that are being computed too, in every process; count from 0 again."""
+        for flight in self.computer.flights.of(self.tiers.scope, f"{self.label}#"):
+            flight.fenced = True
+        self.tiers.invalidate_function(self.label, self.scope)
+        plan = self.plan
+        plan.hits = plan.misses = plan.stale = plan.errors = 0
+        self._hits_before = self.call.hits
+
+
+class Function(Cached):
+    """What the attributes of a cached function do."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, on_miss=self.miss)
 
     def miss(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call that L1 has no fresh one for."""
@@ -235,7 +253,7 @@ class Function:
         if self.bypassed():
             return function(*args, **kwargs)
         key = self.call.key_of(canonical)
-        call = lambda: function(*args, **kwargs)  # noqa: E731  # a def would say no more
+        call = lambda: function(*args, **kwargs)  # a def would say no more
         return self.computer.compute(self.plan, canonical, key, call, force=True)
 
     def warm(self, *args: Any, **kwargs: Any) -> bool:
@@ -246,30 +264,13 @@ class Function:
         self.call(*args, **kwargs)
         return True
 
-    def cache_info(self) -> CacheInfo:
-        """Return how its calls were answered in this process since the last `cache_clear`."""
-        plan = self.plan
-        return CacheInfo(self.call.hits - self._hits_before + plan.hits, plan.misses, plan.stale, plan.errors)
 
-    def cache_clear(self) -> None:
-        """Make all its results misses, those that are being computed too, in every process; count from 0 again."""
-        for flight in self.computer.flights.of(self.tiers.scope, f"{self.label}#"):
-            flight.fenced = True
-        self.tiers.invalidate_function(self.label, self.scope)
-        plan = self.plan
-        plan.hits = plan.misses = plan.stale = plan.errors = 0
-        self._hits_before = self.call.hits
-
-
-class AsyncFunction(Function):
-    """A coroutine function whose results are cached; what waits is a coroutine too."""
+class AsyncFunction(Cached):
+    """What the attributes of a cached coroutine function do; what waits is a coroutine too."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._acomputer: AsyncComputer | None = None
-
-    def _on_miss(self) -> None:
-        return None
 
     @property
     def acomputer(self) -> AsyncComputer:
@@ -317,7 +318,7 @@ class AsyncFunction(Function):
             return await function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        call = lambda: function(*args, **kwargs)  # noqa: E731
+        call = lambda: function(*args, **kwargs)
         return await self.acomputer.compute(self.plan, canonical, key, call, force=True)
 
     async def warm(self, *args: Any, **kwargs: Any) -> bool:
@@ -333,7 +334,7 @@ class AsyncFunction(Function):
 _ATTRIBUTES: Final = ("get", "set", "invalidate", "refresh", "warm", "cache_info", "cache_clear")
 
 
-def wrap(function: Any, make: Callable[[type[Function], Callable[..., Any]], Function]) -> Any:
+def wrap(function: Any, make: Callable[[type[Cached], Callable[..., Any]], Any]) -> Any:
     """Return `function` with its results cached; `make` makes what its attributes do.
 
     Raises:
@@ -346,8 +347,8 @@ def wrap(function: Any, make: Callable[[type[Function], Callable[..., Any]], Fun
     flags = _flags_of(function)
     if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _ITERABLE_COROUTINE:
         raise InvalidArgument(
-            f"{getattr(function, '__qualname__', function)}: expected a function that returns its result, got a generator "
-            "function, whose result can be read only once; return a list"
+            f"{getattr(function, '__qualname__', function)}: expected a function that returns its result, got a "
+            "generator function, whose result can be read only once; return a list"
         )
     if not flags & _COROUTINE:
         cached = make(Function, function)
@@ -356,10 +357,10 @@ def wrap(function: Any, make: Callable[[type[Function], Callable[..., Any]], Fun
             setattr(call, attribute, getattr(cached, attribute))
         return call
     cached = make(AsyncFunction, function)
-    coroutine_function = functools.update_wrapper(_coroutine_function(cached, function), function)  # type: ignore[arg-type]
+    coroutine_function: Any = functools.update_wrapper(_coroutine_function(cached, function), function)
     for attribute in _ATTRIBUTES:
         setattr(coroutine_function, attribute, getattr(cached, attribute))
-    coroutine_function.key = cached.call.key  # type: ignore[attr-defined]
+    coroutine_function.key = cached.call.key
     return coroutine_function
 
 
@@ -416,10 +417,8 @@ def _coroutine_function(cached: AsyncFunction, function: Any) -> Callable[..., A
         "__framecache_miss": cached.amiss,
         "__framecache_dict": dict,
     }
-    exec(compile(text, "<framecache>", "exec"), names)  # noqa: S102
+    exec(compile(text, "<framecache>", "exec"), names)
     made: Any = names["__framecache_function"]
     made.__defaults__ = tuple(defaults) or None
     made.__kwdefaults__ = keyword_defaults or None
     return made  # type: ignore[no-any-return]
-
-

@@ -138,8 +138,8 @@ def _closed_over(value: Any, name: str, function: types.FunctionType, depth: int
     if can_be_key(value):
         return ("value", value)
     raise EncodeError(
-        f"cannot make keys for {function.__qualname__}: expected it to close over values that keys can be made of, found "
-        f"{name!r}, a {type(value).__module__}.{type(value).__qualname__}; pass name= or key="
+        f"cannot make keys for {function.__qualname__}: expected it to close over values that keys can be made of, "
+        f"found {name!r}, a {type(value).__module__}.{type(value).__qualname__}; pass name= or key="
     )
 
 
@@ -204,7 +204,11 @@ def parameters_of(function: Callable[..., Any], ignore: frozenset[str]) -> list[
 
 def _plain_parameters(function: Any) -> list[tuple[str, int, Any]] | None:
     """Those of a function that nothing wraps, without importing inspect."""
-    if type(function) is not types.FunctionType or hasattr(function, "__wrapped__") or hasattr(function, "__signature__"):
+    if (
+        type(function) is not types.FunctionType
+        or hasattr(function, "__wrapped__")
+        or hasattr(function, "__signature__")
+    ):
         return None
     from framecache._framecache import MISSING
 

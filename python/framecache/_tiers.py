@@ -1,7 +1,7 @@
 """The tiers of one namespace: L1, then the store of this machine. What a read finds, and what a write does.
 
-Each entry has two names here: its *key*, a str, which the store keeps it under, and its *canonical* key, the bytes that L1
-compares. Those of a user's key are its UTF-8, those of a call its arguments.
+Each entry has two names here: its *key*, a str, which the store keeps it under, and its *canonical* key, the bytes
+that L1 compares. Those of a user's key are its UTF-8, those of a call its arguments.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two log lines about the same kind of failure.
 _LOG_EVERY: Final = 60.0
-#: A tag of no entry, which is invalidated whenever another one is: for the fences of values whose tags are not known yet.
+#: A tag of no entry, which is invalidated whenever another one is: for the fences of values whose tags are not known
+#: yet.
 ANY_TAG: Final = "\0any"
 #: bytes of up to this many are kept in L1 over a store, which maps larger ones.
 _SMALL: Final = 64 * 1024

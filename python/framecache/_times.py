@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import time as system
 
 from framecache._framecache import MISSING, InvalidArgument
 
@@ -22,8 +22,8 @@ _LONGEST: Final = 1000 * 366 * 86400.0
 class SystemClock:
     """The clocks of this machine, with the interface of `framecache.testing.Clock`."""
 
-    time = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(system.time)
+    monotonic = staticmethod(system.monotonic)
 
 
 def now_by(clock: Clock | SystemClock) -> int:
@@ -96,6 +96,6 @@ class Lifetime:
         return created + ttl, created + (self.max_age or ttl) + self.stale
 
 
-def default_to(ttl: Seconds | None | Missing, otherwise: Seconds | None) -> Seconds | None:
+def default_to(ttl: Seconds | Missing | None, otherwise: Seconds | None) -> Seconds | None:
     """Return `ttl`, or what goes for who gave none."""
     return otherwise if ttl is MISSING else ttl  # type: ignore[return-value]  # MISSING is the only Missing

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
     class CachedFunction(Generic[P, R]):
-        """A function whose results are cached. Its attributes take the arguments of a call, a method's instance first."""
+        """A function whose results are cached. Its attributes take a call's arguments, a method's instance first."""
 
         __wrapped__: Callable[P, R]
         __name__: str
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """The result of a call."""
-        @overload
+
+        @overload  # type: ignore[no-overload-impl]
         def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R]: ...
         @overload
         def __get__(
@@ -31,18 +32,25 @@ if TYPE_CHECKING:
         ) -> Callable[Q, R]: ...
         def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
             """The key of a call."""
+
         def get(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
             """The cached result of a call, or `None`."""
+
         def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Store `value` as the result of a call; whether it was stored."""
+
         def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Remove the result of a call; whether there was one."""
+
         def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Compute the result of a call anew, and store it."""
+
         def warm(self, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Compute the result of a call if it is not cached; whether it had to be."""
+
         def cache_info(self) -> CacheInfo:
             """How its calls were answered."""
+
         def cache_clear(self) -> None:
             """Make all its results misses."""
 
@@ -56,7 +64,8 @@ if TYPE_CHECKING:
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
             """The result of a call, to be awaited."""
-        @overload
+
+        @overload  # type: ignore[no-overload-impl]
         def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, R]: ...
         @overload
         def __get__(
@@ -64,18 +73,25 @@ if TYPE_CHECKING:
         ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
         def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
             """The key of a call."""
+
         async def get(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
             """The cached result of a call, or `None`."""
+
         async def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Store `value` as the result of a call; whether it was stored."""
+
         async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Remove the result of a call; whether there was one."""
+
         async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Compute the result of a call anew, and store it."""
+
         async def warm(self, *args: P.args, **kwargs: P.kwargs) -> bool:
             """Compute the result of a call if it is not cached; whether it had to be."""
+
         def cache_info(self) -> CacheInfo:
             """How its calls were answered."""
+
         def cache_clear(self) -> None:
             """Make all its results misses."""
 

@@ -28,7 +28,8 @@ def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
     """Return the path and the settings in ``file:///path?name=value&name=value``; `None` for ``memory://``.
 
     ``file:`` is the directory `framecache` in the user's cache directory. Settings: max_bytes, index_bytes (sizes),
-    verify (header, full), durability (process, power), index (pwrite, writemap), mode (rw, ro), writer_timeout (seconds).
+    verify (header, full), durability (process, power), index (pwrite, writemap), mode (rw, ro), writer_timeout
+    (seconds).
     """
     if not isinstance(url, str):
         raise InvalidArgument(f"url: expected a str, got {type(url).__name__}")

@@ -29,6 +29,7 @@ class Recorder:
     """
 
     def __init__(self) -> None:
+        """Begin without events."""
         self.events: list[Event] = []
 
     def __call__(self, event: Event) -> None:

@@ -431,7 +431,7 @@ unsafe fn options<'py>(py: Python<'py>, args: *mut ffi::PyObject, kwargs: *mut f
         scope: scope.extract()?,
         identity: identity.cast_into::<PyBytes>()?.as_bytes().to_vec(),
         label: label.cast_into_exact::<PyString>()?,
-        parameters: Parameters::new(py, parameters.extract()?, &missing(py)?)?,
+        parameters: Parameters::new(py, parameters.extract()?, missing(py)?.as_any())?,
         miss: given(Some(miss)),
         describe: describe.unbind(),
         key: given(key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from framecache._framecache import MISSING
+from framecache._methods import Methods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,7 +11,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from framecache._acompute import AsyncComputer
-    from framecache._cache import Cache
     from framecache._entry import Entry
     from framecache._framecache import Missing
     from framecache._times import Seconds
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 
-class AsyncMethods:
-    """What `Cache` has for event loops.
+class AsyncMethods(Methods):
+    """What coroutines call.
 
     Reads that memory or the index of the store answers happen at once. Whatever touches a file, takes a lock or writes
     happens in a worker thread, where there is a store; the loop never waits for a disk.
@@ -27,9 +27,7 @@ class AsyncMethods:
 
     _async: AsyncComputer | None = None
 
-    async def aget(
-        self: Cache, key: str, default: Any = None, *, views: bool = False, require_zero_copy: bool = False
-    ) -> Any:
+    async def aget(self, key: str, default: Any = None, *, views: bool = False, require_zero_copy: bool = False) -> Any:
         """As `get`."""
         if not self._slow and not views and self._l1 is not None and not require_zero_copy:
             value = self._l1.get(self._tiers.scope, key)
@@ -40,26 +38,26 @@ class AsyncMethods:
             found = await self._in_thread(self._find, key, views, require_zero_copy)
         return default if isinstance(found, str) else found.value
 
-    async def aget_many(self: Cache, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
+    async def aget_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
         """As `get_many`."""
         return await self._in_thread(lambda: self.get_many(keys, views=views))  # type: ignore[no-any-return]
 
-    async def aget_entry(self: Cache, key: str, *, views: bool = False) -> Entry | None:
+    async def aget_entry(self, key: str, *, views: bool = False) -> Entry | None:
         """As `get_entry`."""
         return await self._in_thread(lambda: self.get_entry(key, views=views))  # type: ignore[no-any-return]
 
     async def aget_or_set(
-        self: Cache,
+        self,
         key: str,
         compute: Callable[[], Awaitable[R]],
         *,
-        ttl: Seconds | None | Missing = MISSING,
+        ttl: Seconds | Missing | None = MISSING,
         max_age: Seconds | None = None,
         tags: Iterable[str] = (),
         lock: bool | Seconds = True,
     ) -> R:
-        """As `get_or_set`, where `compute` gives an awaitable. It runs in a task of its own, in a copy of this context: who
-        is cancelled while waiting harms nobody, and when nobody waits any more, it is cancelled too.
+        """As `get_or_set`, where `compute` gives an awaitable. It runs in a task of its own, in a copy of this
+        context: who is cancelled while waiting harms nobody, and when nobody waits any more, it is cancelled too.
         """
         if self._is_bypassed():
             return await compute()
@@ -68,11 +66,11 @@ class AsyncMethods:
         return await self._async_computer().value(plan, canonical, key, compute)  # type: ignore[no-any-return]
 
     async def aset(
-        self: Cache,
+        self,
         key: str,
         value: object,
         *,
-        ttl: Seconds | None | Missing = MISSING,
+        ttl: Seconds | Missing | None = MISSING,
         max_age: Seconds | None = None,
         tags: Iterable[str] = (),
         if_absent: bool = False,
@@ -83,59 +81,59 @@ class AsyncMethods:
         return bool(stored == 1)
 
     async def aset_many(
-        self: Cache,
+        self,
         values: Mapping[str, object],
         *,
-        ttl: Seconds | None | Missing = MISSING,
+        ttl: Seconds | Missing | None = MISSING,
         max_age: Seconds | None = None,
         tags: Iterable[str] = (),
     ) -> int:
         """As `set_many`."""
         return int(await self._in_thread(self._put, values, ttl, max_age, tags))
 
-    async def atouch(self: Cache, key: str, ttl: Seconds | None | Missing = MISSING) -> bool:
+    async def atouch(self, key: str, ttl: Seconds | Missing | None = MISSING) -> bool:
         """As `touch`."""
         return bool(await self._in_thread(self.touch, key, ttl))
 
-    async def acontains(self: Cache, key: str) -> bool:
+    async def acontains(self, key: str) -> bool:
         """As `contains`."""
         return self.contains(key)
 
-    async def akeys(self: Cache, prefix: str = "") -> AsyncIterator[str]:
+    async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         """As `keys`."""
         keys = self.keys(prefix)
         end = object()
         while (key := await self._in_thread(next, keys, end)) is not end:
             yield key
 
-    async def adelete(self: Cache, key: str) -> bool:
+    async def adelete(self, key: str) -> bool:
         """As `delete`."""
         return bool(await self._in_thread(self.delete, key))
 
-    async def adelete_many(self: Cache, keys: Iterable[str]) -> int:
+    async def adelete_many(self, keys: Iterable[str]) -> int:
         """As `delete_many`."""
         return int(await self._in_thread(self.delete_many, keys))
 
-    async def ainvalidate_tags(self: Cache, *tags: str) -> None:
+    async def ainvalidate_tags(self, *tags: str) -> None:
         """As `invalidate_tags`."""
         await self._in_thread(self.invalidate_tags, *tags)
 
-    async def aclear(self: Cache) -> None:
+    async def aclear(self) -> None:
         """As `clear`."""
         await self._in_thread(self.clear)
 
-    async def astats(self: Cache) -> dict[str, int]:
+    async def astats(self) -> dict[str, int]:
         """As `stats`, which waits for nothing."""
         return self.stats()
 
-    async def ahealth(self: Cache) -> dict[str, Any]:
+    async def ahealth(self) -> dict[str, Any]:
         """As `health`, which waits for nothing."""
         return self.health()
 
-    async def _in_thread(self: Cache, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await self._async_computer().in_thread(work, *arguments)
 
-    def _async_computer(self: Cache) -> AsyncComputer:
+    def _async_computer(self) -> AsyncComputer:
         if self._async is None:
             from framecache._acompute import AsyncComputer
 
