@@ -20,6 +20,7 @@ pub mod error;
 pub mod fork;
 pub mod frame;
 pub mod key;
+pub mod l1;
 pub mod memory;
 mod random;
 pub mod store;

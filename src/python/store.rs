@@ -13,6 +13,7 @@ use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
+use crate::epoch::Epochs;
 use crate::error::{Error, Result};
 use crate::frame::{Header, Payload};
 use crate::store::{
@@ -23,6 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A directory of entries, shared by all processes of one user.
@@ -43,6 +45,11 @@ impl Drop for Store {
 }
 
 impl Store {
+    /// The table that guards of its entries refer to.
+    pub(super) fn epochs(&self) -> Result<Arc<Epochs>> {
+        Err(Error::Argument { argument: "epochs", expected: "None".into(), found: "a store".to_owned() })
+    }
+
     fn inner(&self) -> Result<&Inner> {
         self.inner.as_ref().ok_or_else(|| Error::Store {
             path: String::new(),
