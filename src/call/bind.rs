@@ -87,15 +87,17 @@ impl<'a> Arguments<'a> {
     /// Those by position as a tuple.
     pub(super) fn to_tuple<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         // SAFETY: alive, by `new`.
-        PyTuple::new(py, self.values[..self.positional].iter().map(|value| unsafe { Bound::from_borrowed_ptr(py, *value) }))
+        PyTuple::new(
+            py,
+            self.values[..self.positional].iter().map(|value| unsafe { Bound::from_borrowed_ptr(py, *value) }),
+        )
     }
 
     /// Calls `callable` with the same arguments.
     pub(super) fn pass_to<'py>(self, callable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         // SAFETY: the protocol's guarantees are passed on.
         unsafe {
-            let result =
-                ffi::PyObject_Vectorcall(callable.as_ptr(), self.values.as_ptr(), self.positional, self.names);
+            let result = ffi::PyObject_Vectorcall(callable.as_ptr(), self.values.as_ptr(), self.positional, self.names);
             Bound::from_owned_ptr_or_err(callable.py(), result)
         }
     }

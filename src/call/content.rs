@@ -203,7 +203,8 @@ impl<'py> Encoder<'_, 'py> {
         let bytes = (|| {
             let bits: usize = object.call_method0(intern!(py, "bit_length"))?.extract()?;
             let signed = [(intern!(py, "signed"), true)].into_py_dict(py)?;
-            let bytes = object.call_method(intern!(py, "to_bytes"), (bits / 8 + 1, intern!(py, "little")), Some(&signed))?;
+            let bytes =
+                object.call_method(intern!(py, "to_bytes"), (bits / 8 + 1, intern!(py, "little")), Some(&signed))?;
             Ok::<_, PyErr>(bytes.cast_into::<PyBytes>()?)
         })();
         match bytes {

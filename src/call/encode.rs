@@ -406,7 +406,8 @@ impl<'w, 'py> Encoder<'w, 'py> {
         let object = unsafe { Bound::from_borrowed_ptr(self.py, object) };
         let describe = self.describe.bind(self.py);
         let described = if is_owner { describe.call1((&object, true)) } else { describe.call1((&object,)) };
-        let described = described.and_then(|described| described.extract::<(Bound<'py, PyString>, Bound<'py, PyAny>)>());
+        let described =
+            described.and_then(|described| described.extract::<(Bound<'py, PyString>, Bound<'py, PyAny>)>());
         let (label, state) = match described {
             Ok(parts) => parts,
             Err(error) if is_encode_error(self.py, &error) => return Err(self.refused(&object, &error)),

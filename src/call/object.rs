@@ -6,11 +6,11 @@
 #![allow(unsafe_code)]
 
 use super::bind::{Arguments, Parameters};
-use super::call::{Call, Options, Outcome};
+use super::function::{Function, Options, Outcome};
+use super::tier::L1;
 use crate::cpython::Owned;
 use crate::error::Error;
 use crate::python::error::guard;
-use super::tier::L1;
 use crate::python::l1::missing;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
@@ -29,7 +29,7 @@ struct Object {
     dict: *mut ffi::PyObject,
     weak_references: *mut ffi::PyObject,
     /// None once the cyclic collector has cleared it.
-    call: Option<Call>,
+    function: Option<Function>,
 }
 
 // The allocator of Python's objects aligns to 16.
@@ -146,12 +146,12 @@ fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
 #[inline(always)]
 unsafe fn entered(
     object: *mut ffi::PyObject,
-    work: impl FnOnce(Python<'_>, &Call) -> PyResult<*mut ffi::PyObject>,
+    work: impl FnOnce(Python<'_>, &Function) -> PyResult<*mut ffi::PyObject>,
 ) -> *mut ffi::PyObject {
     // SAFETY: the caller's guarantee. The collector clears only what nobody holds.
-    let (py, call) = unsafe { (Python::assume_attached(), (*object.cast::<Object>()).call.as_ref()) };
-    let result = guard(|| match call {
-        Some(call) => work(py, call),
+    let (py, function) = unsafe { (Python::assume_attached(), (*object.cast::<Object>()).function.as_ref()) };
+    let result = guard(|| match function {
+        Some(function) => work(py, function),
         None => Err(PyTypeError::new_err("a cached function that was collected already")),
     });
     result.unwrap_or_else(|error| {
@@ -162,11 +162,11 @@ unsafe fn entered(
 
 /// What the function is called in errors.
 #[cold]
-fn name_of(py: Python<'_>, object: *mut ffi::PyObject, call: &Call) -> String {
+fn name_of(py: Python<'_>, object: *mut ffi::PyObject, function: &Function) -> String {
     // SAFETY: attached; the instance is held by its caller.
     let object = unsafe { Bound::from_borrowed_ptr(py, object) };
     let name = object.getattr(intern!(py, "__qualname__")).and_then(|name| name.extract::<String>());
-    name.unwrap_or_else(|_| call.label.bind(py).to_string_lossy().into_owned())
+    name.unwrap_or_else(|_| function.label.bind(py).to_string_lossy().into_owned())
 }
 
 unsafe extern "C" fn vectorcall(
@@ -177,12 +177,12 @@ unsafe extern "C" fn vectorcall(
 ) -> *mut ffi::PyObject {
     // SAFETY: the vectorcall protocol.
     unsafe {
-        entered(object, |py, call| {
+        entered(object, |py, function| {
             let positional = ffi::PyVectorcall_NARGS(count).unsigned_abs();
             let arguments = Arguments::new(values, positional, names);
-            match call.look_up(py, &arguments, || name_of(py, object, call))? {
+            match function.look_up(py, &arguments, || name_of(py, object, function))? {
                 Outcome::Hit(value) => Ok(value.into_ptr()),
-                Outcome::Miss(canonical) => missed(call, &canonical, arguments),
+                Outcome::Miss(canonical) => missed(function, &canonical, arguments),
             }
         })
     }
@@ -190,11 +190,15 @@ unsafe extern "C" fn vectorcall(
 
 /// Hands a call on that L1 does not answer.
 #[inline(never)]
-fn missed(call: &Call, canonical: &Bound<'_, PyBytes>, arguments: Arguments<'_>) -> PyResult<*mut ffi::PyObject> {
+fn missed(
+    function: &Function,
+    canonical: &Bound<'_, PyBytes>,
+    arguments: Arguments<'_>,
+) -> PyResult<*mut ffi::PyObject> {
     // Attached anew, so that references which were dropped meanwhile are given back now.
     Python::attach(|py| {
-        let Some(miss) = &call.miss else {
-            return Ok(missing(py)?.clone().into_any().into_ptr());
+        let Some(miss) = &function.miss else {
+            return Ok(missing(py)?.clone().into_ptr());
         };
         let kwargs = PyDict::new(py);
         for (name, value) in arguments.keywords() {
@@ -215,9 +219,9 @@ unsafe extern "C" fn canonical(
 ) -> *mut ffi::PyObject {
     // SAFETY: the protocol of METH_FASTCALL.
     unsafe {
-        entered(object, |py, call| {
+        entered(object, |py, function| {
             let arguments = Arguments::new(values, positional.unsigned_abs(), names);
-            Ok(call.canonical(py, &arguments, || name_of(py, object, call))?.into_ptr())
+            Ok(function.canonical(py, &arguments, || name_of(py, object, function))?.into_ptr())
         })
     }
 }
@@ -230,9 +234,9 @@ unsafe extern "C" fn key(
 ) -> *mut ffi::PyObject {
     // SAFETY: as above.
     unsafe {
-        entered(object, |py, call| {
+        entered(object, |py, function| {
             let arguments = Arguments::new(values, positional.unsigned_abs(), names);
-            Ok(call.key(py, &arguments, || name_of(py, object, call))?.into_ptr())
+            Ok(function.key(py, &arguments, || name_of(py, object, function))?.into_ptr())
         })
     }
 }
@@ -262,9 +266,9 @@ unsafe extern "C" fn key_of(
 ) -> *mut ffi::PyObject {
     // SAFETY: as above.
     unsafe {
-        entered(object, |py, call| {
+        entered(object, |py, function| {
             let canonical = only(py, values, positional, names)?.cast_into::<PyBytes>()?;
-            Ok(call.key_of(py, canonical.as_bytes())?.into_ptr())
+            Ok(function.key_of(py, canonical.as_bytes())?.into_ptr())
         })
     }
 }
@@ -277,9 +281,9 @@ unsafe extern "C" fn find(
 ) -> *mut ffi::PyObject {
     // SAFETY: as above.
     unsafe {
-        entered(object, |py, call| {
+        entered(object, |py, function| {
             let key = only(py, values, positional, names)?.cast_into::<PyString>()?;
-            let found = call.find(py, &key.to_string_lossy())?;
+            let found = function.find(py, &key.to_string_lossy())?;
             Ok(found.map_or_else(|| py.None().into_ptr(), Bound::into_ptr))
         })
     }
@@ -302,8 +306,8 @@ unsafe extern "C" fn reduce(
 unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the protocol of tp_repr.
     unsafe {
-        entered(object, |py, call| {
-            let label = call.label.bind(py).to_string_lossy();
+        entered(object, |py, function| {
+            let label = function.label.bind(py).to_string_lossy();
             Ok(PyString::new(py, &format!("<cached function {label}>")).into_any().into_ptr())
         })
     }
@@ -311,7 +315,7 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 unsafe extern "C" fn hits(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: the protocol of getters.
-    unsafe { entered(object, |py, call| Ok(call.hits.get().into_pyobject(py)?.into_any().into_ptr())) }
+    unsafe { entered(object, |py, function| Ok(function.hits.get().into_pyobject(py)?.into_any().into_ptr())) }
 }
 
 unsafe extern "C" fn class(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
@@ -356,7 +360,7 @@ unsafe extern "C" fn new(
     let made = guard(|| {
         Python::attach(|py| {
             // SAFETY: attached; the protocol of tp_new.
-            let call = Call::new(unsafe { options(py, args, kwargs)? });
+            let function = Function::new(unsafe { options(py, args, kwargs)? });
             // SAFETY: attached. The collector cannot see the object before all of it is written: nothing is allocated
             // in between.
             unsafe {
@@ -366,7 +370,7 @@ unsafe extern "C" fn new(
                     return Err(PyErr::fetch(py));
                 }
                 (&raw mut (*object).vectorcall).write(vectorcall);
-                (&raw mut (*object).call).write(Some(call));
+                (&raw mut (*object).function).write(Some(function));
                 Ok(object.cast())
             }
         })
@@ -380,7 +384,11 @@ unsafe extern "C" fn new(
 
 /// # Safety
 /// Attached; the protocol of tp_new.
-unsafe fn options<'py>(py: Python<'py>, args: *mut ffi::PyObject, kwargs: *mut ffi::PyObject) -> PyResult<Options<'py>> {
+unsafe fn options<'py>(
+    py: Python<'py>,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> PyResult<Options<'py>> {
     const NAMES: [*const c_char; 10] = [
         c"l1".as_ptr(),
         c"scope".as_ptr(),
@@ -394,7 +402,8 @@ unsafe fn options<'py>(py: Python<'py>, args: *mut ffi::PyObject, kwargs: *mut f
         std::ptr::null(),
     ];
     let mut given = [null_mut::<ffi::PyObject>(); 9];
-    let [l1, scope, identity, label, parameters, miss, describe, key, views] = given.each_mut().map(|place| &raw mut *place);
+    let [l1, scope, identity, label, parameters, miss, describe, key, views] =
+        given.each_mut().map(|place| &raw mut *place);
     // SAFETY: the caller's guarantee; nine objects, as the format says, which the caller of tp_new holds.
     let given = unsafe {
         let is_right = ffi::PyArg_ParseTupleAndKeywords(
@@ -417,7 +426,8 @@ unsafe fn options<'py>(py: Python<'py>, args: *mut ffi::PyObject, kwargs: *mut f
         }
         given.map(|object| Bound::from_borrowed_ptr_or_opt(py, object))
     };
-    let [Some(l1), Some(scope), Some(identity), Some(label), Some(parameters), Some(miss), Some(describe), key, views] = given
+    let [Some(l1), Some(scope), Some(identity), Some(label), Some(parameters), Some(miss), Some(describe), key, views] =
+        given
     else {
         return Err(PyTypeError::new_err("Call() missing required keyword-only argument: 'describe'"));
     };
@@ -431,7 +441,7 @@ unsafe fn options<'py>(py: Python<'py>, args: *mut ffi::PyObject, kwargs: *mut f
         scope: scope.extract()?,
         identity: identity.cast_into::<PyBytes>()?.as_bytes().to_vec(),
         label: label.cast_into_exact::<PyString>()?,
-        parameters: Parameters::new(py, parameters.extract()?, missing(py)?.as_any())?,
+        parameters: Parameters::new(py, parameters.extract()?, missing(py)?)?,
         miss: given(Some(miss)),
         describe: describe.unbind(),
         key: given(key),
@@ -444,7 +454,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
     unsafe {
         let this = &*object.cast::<Object>();
         let own = [ffi::Py_TYPE(object).cast(), this.dict].into_iter();
-        for reference in own.chain(this.call.iter().flat_map(Call::references)) {
+        for reference in own.chain(this.function.iter().flat_map(Function::references)) {
             if !reference.is_null() {
                 let stop = visit(reference, arg);
                 if stop != 0 {
@@ -462,8 +472,8 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
         unsafe {
             let this = object.cast::<Object>();
             let dict = Owned::new((&raw mut (*this).dict).replace(null_mut()));
-            let call = (&raw mut (*this).call).replace(None);
-            drop((dict, call));
+            let function = (&raw mut (*this).function).replace(None);
+            drop((dict, function));
         }
     });
     0

@@ -3,21 +3,19 @@
 
 use super::bind::{Arguments, Parameters, Slots, Unencoded};
 use super::encode::{Encoder, Fault, tag};
+use super::tier::{L1, SCOPE};
 use crate::cpython::{Sink, Writer};
 use crate::error::Error;
-use super::tier::L1;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use std::cell::Cell;
 
-/// Bytes of the scope, which canonical bytes begin with.
-const SCOPE: usize = size_of::<u32>();
 /// Hexadecimal digits of a hash.
 const DIGITS: usize = 2 * blake3::OUT_LEN;
 
 /// A cached function.
-pub(super) struct Call {
+pub(super) struct Function {
     pub(super) l1: Py<L1>,
     /// The function's number, which keeps its entries apart from others' in L1.
     pub(super) scope: u32,
@@ -43,7 +41,7 @@ pub(super) enum Outcome<'py> {
     Miss(Bound<'py, PyBytes>),
 }
 
-/// What [`Call::new`] is given.
+/// What [`Function::new`] is given.
 pub(super) struct Options<'py> {
     pub(super) l1: Py<L1>,
     pub(super) scope: u32,
@@ -56,7 +54,7 @@ pub(super) struct Options<'py> {
     pub(super) views: bool,
 }
 
-impl Call {
+impl Function {
     pub(super) fn new(options: Options<'_>) -> Self {
         let Options { l1, scope, identity, label, parameters, miss, describe, key, views } = options;
         let (identity, label) = (blake3::hash(&identity).into(), label.unbind());
@@ -140,15 +138,13 @@ impl Call {
         let Some(wanted) = digits.and_then(|digits| blake3::Hash::from_hex(digits).ok()) else {
             return Ok(None);
         };
-        let mut encodings = Vec::new();
-        self.l1.get().each_key(self.scope, |encoding| encodings.push(encoding.to_vec()));
-        for encoding in encodings {
-            if blake3::keyed_hash(&self.identity, &encoding) == wanted {
-                let canonical = [&self.scope.to_le_bytes(), &*encoding].concat();
-                return Ok(Some(PyBytes::new(py, &canonical)));
+        let mut found = None;
+        self.l1.get().each_key(self.scope, |encoding| {
+            if found.is_none() && blake3::keyed_hash(&self.identity, encoding) == wanted {
+                found = Some([&self.scope.to_le_bytes(), encoding].concat());
             }
-        }
-        Ok(None)
+        });
+        Ok(found.map(|canonical| PyBytes::new(py, &canonical)))
     }
 
     /// Writes scope and bound arguments, or scope and what `key=` made.
@@ -173,7 +169,12 @@ impl Call {
     }
 
     #[cold]
-    fn encode_key(&self, key: &Bound<'_, PyAny>, mut encoder: Encoder<'_, '_>, arguments: &Arguments<'_>) -> PyResult<()> {
+    fn encode_key(
+        &self,
+        key: &Bound<'_, PyAny>,
+        mut encoder: Encoder<'_, '_>,
+        arguments: &Arguments<'_>,
+    ) -> PyResult<()> {
         let py = key.py();
         let made = arguments.pass_to(key)?;
         let done = encoder.byte(tag::KEY).and_then(|()| {
@@ -184,7 +185,12 @@ impl Call {
             (Fault::Raised(error), _) => error,
             (Fault::Unfit { expected, found }, path) => {
                 let place = format!("what key= of {} returned{path}", self.label.bind(py).to_string_lossy());
-                Error::Encode { place: place.replace("returned[", "returned, at [").replace("returned.", "returned, at ."), expected, found }.into()
+                Error::Encode {
+                    place: place.replace("returned[", "returned, at [").replace("returned.", "returned, at ."),
+                    expected,
+                    found,
+                }
+                .into()
             }
         })
     }
