@@ -155,7 +155,7 @@ class AsyncComputer:
             self._computer.counts.log("refresh", "computing %.100r anew failed: %r", key, flight.outcome.error)
 
     async def _lease(self, plan: Plan, canonical: bytes, key: str, force: bool, wait: bool) -> int | Found | str | None:
-        if self._tiers.store is None or not plan.lock:
+        if self._tiers.store is None or not plan.lock or self._tiers.shared.read_only:
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:

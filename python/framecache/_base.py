@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
 #: The caches that are bypassed in this context.
 _bypassed: ContextVar[tuple[object, ...]] = ContextVar("framecache_bypassed", default=())
-#: What the environment says, read once, at the first cache.
-_settings: Settings | None = None
-
-
-def _from_environment() -> Settings:
-    global _settings
-    if _settings is None:
-        _settings = Settings()
-    return _settings
 
 
 class Base:
@@ -61,7 +52,7 @@ class Base:
         on_tamper: Literal["miss", "raise"] = "miss",
         clock: Clock | None = None,
     ) -> None:
-        settings = _from_environment()
+        settings = Settings()
         self._url = settings.url if url is None else url
         self._namespace: str = given(namespace, MISSING, settings.namespace)
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
@@ -75,15 +66,25 @@ class Base:
         self._keyring = keyring
         self._accept_plaintext_until = accept_plaintext_until
         where = None if self._url is None else store_of(self._url)
-        self._path, self._store_settings = (None, {}) if where is None else where
+        self._path: str | None = None
+        self._store_settings: dict[str, Any] = {}
+        if where is not None:
+            self._path, self._store_settings = where
         l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
         if self._path is None and l1_bytes is None:
             raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
         store = self._open(self._namespace, self._compression)
         native = store._store if isinstance(store, SealedStore) else store
         memory = None if l1_bytes is None else L1(l1_bytes, decode=decode, epochs=native, clock=clock)
-        self._clock: Clock | SystemClock = SystemClock() if clock is None else clock
-        self._shared = Shared(memory, self._clock, on_error, on_tamper == "raise", self._max_value_bytes)
+        self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
+        self._shared = Shared(
+            memory,
+            self._clock,
+            on_error,
+            on_tamper == "raise",
+            self._max_value_bytes,
+            bool(self._store_settings.get("read_only")),
+        )
         self._tiers = Tiers(self._shared, store)
         self._flights = Flights()
         self._computer = Computer(self._tiers, self._flights)

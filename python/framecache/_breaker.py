@@ -24,7 +24,7 @@ class Breaker:
 
     __slots__ = ("_clock", "_failures", "_open_for", "_tries_at")
 
-    def __init__(self, clock: Clock | SystemClock) -> None:
+    def __init__(self, clock: Clock | type[SystemClock]) -> None:
         self._clock = clock
         self._failures = 0
         self._open_for = _OPEN_FOR[0]

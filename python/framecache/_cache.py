@@ -65,7 +65,9 @@ class Cache(AsyncMethods):
     if TYPE_CHECKING:
 
         @overload
-        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+        def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+            self, function: Callable[P, Coroutine[Any, Any, R]], /
+        ) -> AsyncCachedFunction[P, R]: ...
         @overload
         def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
         @overload

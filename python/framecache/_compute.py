@@ -300,7 +300,7 @@ class Computer:
         ``held`` if that does and is not waited for; `None` if there is nobody to ask, or it takes too long.
         """
         store = self.tiers.store
-        if store is None or not plan.lock:
+        if store is None or not plan.lock or self.tiers.shared.read_only:
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:
@@ -360,6 +360,8 @@ class Computer:
         try:
             if plan.cache_if is not None and not plan.cache_if(value):
                 self.release(key, lease)
+            elif self.tiers.shared.read_only:
+                self.counts.add("dropped")
             elif flight is not None and flight.fenced:
                 self.counts.add("superseded")
                 self.release(key, lease)

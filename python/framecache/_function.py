@@ -215,8 +215,16 @@ class Cached:
 class Function(Cached):
     """What the attributes of a cached function do."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments, on_miss=self.miss)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Options,
+        tiers: Tiers,
+        computer: Computer,
+        bypassed: Callable[[], bool],
+        l1: L1,
+    ) -> None:
+        super().__init__(function, options, tiers, computer, bypassed, l1, self.miss)
 
     def miss(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call that L1 has no fresh one for."""
@@ -253,7 +261,10 @@ class Function(Cached):
         if self.bypassed():
             return function(*args, **kwargs)
         key = self.call.key_of(canonical)
-        call = lambda: function(*args, **kwargs)  # a def would say no more
+
+        def call():
+            return function(*args, **kwargs)  # a def would say no more
+
         return self.computer.compute(self.plan, canonical, key, call, force=True)
 
     def warm(self, *args: Any, **kwargs: Any) -> bool:
@@ -268,8 +279,16 @@ class Function(Cached):
 class AsyncFunction(Cached):
     """What the attributes of a cached coroutine function do; what waits is a coroutine too."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Options,
+        tiers: Tiers,
+        computer: Computer,
+        bypassed: Callable[[], bool],
+        l1: L1,
+    ) -> None:
+        super().__init__(function, options, tiers, computer, bypassed, l1)
         self._acomputer: AsyncComputer | None = None
 
     @property
@@ -318,7 +337,10 @@ class AsyncFunction(Cached):
             return await function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        call = lambda: function(*args, **kwargs)
+
+        def call():
+            return function(*args, **kwargs)
+
         return await self.acomputer.compute(self.plan, canonical, key, call, force=True)
 
     async def warm(self, *args: Any, **kwargs: Any) -> bool:
@@ -372,7 +394,7 @@ def _flags_of(function: Any) -> int:
         function = function.__func__
     code = getattr(function, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(type(function).__call__, "__code__", None)
     return code.co_flags if isinstance(code, types.CodeType) else 0
 
 
@@ -417,8 +439,9 @@ def _coroutine_function(cached: AsyncFunction, function: Any) -> Callable[..., A
         "__framecache_miss": cached.amiss,
         "__framecache_dict": dict,
     }
-    exec(compile(text, "<framecache>", "exec"), names)
+    exec(compile(text, "<framecache>", "exec"), names)  # noqa: S102
     made: Any = names["__framecache_function"]
     made.__defaults__ = tuple(defaults) or None
     made.__kwdefaults__ = keyword_defaults or None
-    return made  # type: ignore[no-any-return]
+    function_made: Callable[..., Any] = made
+    return function_made

@@ -66,7 +66,7 @@ def identity_of(
 def _module_of(function: Callable[..., Any]) -> str:
     module = getattr(function, "__module__", None) or "?"
     if module != "__main__":
-        return module
+        return str(module)
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     if path is None:
         return module
@@ -109,12 +109,12 @@ def _constant(value: object) -> object:
 
 
 def _or_type(value: object) -> object:
-    """A default value; of one that keys cannot be made of, its type. It counts once more with each call that uses it."""
+    """A default value; of one that keys cannot be made of, its type. It counts with each call that uses it."""
     return value if can_be_key(value) else ("type", type(value).__module__, type(value).__qualname__)
 
 
 def _cells_of(function: types.FunctionType, depth: int) -> object:
-    cells = []
+    cells: list[object] = []
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             value = cell.cell_contents

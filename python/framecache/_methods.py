@@ -56,8 +56,6 @@ class Methods(Base):
         if self._is_bypassed():
             return "bypassed"
         tiers = self._opened()
-        if not isinstance(key, str):
-            raise InvalidArgument(f"key: expected a str, got {type(key).__name__}")
         found = tiers.find(
             tiers.canonical(key), key, views=views, require_zero_copy=require_zero_copy, at_hand=at_hand, own=False
         )
@@ -189,9 +187,6 @@ class Methods(Base):
         tags = _texts("tags", tags)
         codec = self._codec if codec is None else check_codec(codec)
         tiers = self._opened()
-        for key in values:
-            if not isinstance(key, str):
-                raise InvalidArgument(f"key: expected a str, got {type(key).__name__}")
         if self._is_bypassed():
             return 0
         for key in values:

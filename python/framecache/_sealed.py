@@ -118,13 +118,13 @@ class SealedStore:
             if require_zero_copy:
                 raise CopyRequired("reading payload would copy: it is sealed")
             sealed, created, deadline, _, size, guards = found
-            payload, codec, python, created, until = self._keyring.open_value(
+            payload, codec, python, sealed_at, until = self._keyring.open_value(
                 self._prefix + key, sealed[0] if isinstance(sealed, tuple) else sealed
             )
             # What the store says of its end, the store may have changed.
             if until is not None and until < now:
                 return "expired"
-            return (payload, codec, python), created or 0, deadline, until, size, guards + others
+            return (payload, codec, python), sealed_at or created, deadline, until, size, guards + others
         if time.time() < self._plaintext_until:
             return self._store.look(
                 key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_L1: Final[int | None] = 256 << 20
 _YES: Final = ("1", "true", "yes", "on")
 _NO: Final = ("", "0", "false", "no", "off")
 
@@ -42,7 +43,7 @@ class Settings:
         self.url: str | None = read("URL", None, _text)
         self.namespace: str = read("NAMESPACE", "", lambda _, text: text)
         self.ttl: float | None = read("TTL", None, _seconds)
-        self.l1: int | None = read("L1", 256 << 20, _size_or_off)
+        self.l1: int | None = read("L1", _L1, _size_or_off)
         self.codec: str = read("CODEC", "auto", _codec)
         self.compression: str | None = read("COMPRESSION", None, _text)
         self.max_value_bytes: int = read("MAX_VALUE_BYTES", 1 << 30, size_of)

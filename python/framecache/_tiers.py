@@ -14,6 +14,7 @@ from framecache._framecache import (
     MISSING,
     CopyRequired,
     DecodeError,
+    EncodeError,
     EntryRefused,
     FrameError,
     InvalidArgument,
@@ -41,6 +42,8 @@ _LOG_EVERY: Final = 60.0
 #: A tag of no entry, which is invalidated whenever another one is: for the fences of values whose tags are not known
 #: yet.
 ANY_TAG: Final = "\0any"
+#: The longest key, in bytes of UTF-8, as in a store.
+_LONGEST_KEY: Final = 64 * 1024
 #: bytes of up to this many are kept in L1 over a store, which maps larger ones.
 _SMALL: Final = 64 * 1024
 
@@ -115,6 +118,7 @@ class Shared:
         on_error: Whether a tier that fails is a miss (``count``) or an error (``raise``).
         raise_on_tamper: Whether an entry that is refused is an error.
         max_value_bytes: The largest payload.
+        read_only: Whether nothing may be written to the store.
     """
 
     __slots__ = (
@@ -126,12 +130,20 @@ class Shared:
         "max_value_bytes",
         "raise_on_error",
         "raise_on_tamper",
+        "read_only",
         "scopes",
     )
 
     def __init__(
-        self, l1: L1 | None, clock: Clock | SystemClock, on_error: str, raise_on_tamper: bool, max_value_bytes: int
+        self,
+        l1: L1 | None,
+        clock: Clock | type[SystemClock],
+        on_error: str,
+        raise_on_tamper: bool,
+        max_value_bytes: int,
+        read_only: bool,
     ) -> None:
+        self.read_only = read_only
         self.l1 = l1
         self.clock = clock
         self.raise_on_error = on_error == "raise"
@@ -175,12 +187,23 @@ class Tiers:
     # Names
 
     def canonical(self, key: str) -> bytes:
-        """The canonical key of a user's key. In memory alone, that of a call whose key it is, if that has an entry."""
+        """The canonical key of a user's key. In memory alone, that of a call whose key it is, if that has an entry.
+
+        Raises:
+            EncodeError: not a str.
+            InvalidArgument: one that is too long.
+            UnicodeEncodeError: one with lone surrogates.
+        """
+        if not isinstance(key, str):
+            raise EncodeError(f"key: expected a str, got {type(key).__name__}")
         if self.store is None and "#" in key:
             for _, call in self.calls.get(key.rpartition("#")[0], ()):
                 if (found := call.find(key)) is not None:
                     return found
-        return self.scope.to_bytes(4, "little") + key.encode("utf-8", "surrogatepass")
+        encoded = key.encode()
+        if len(encoded) > _LONGEST_KEY:
+            raise InvalidArgument(f"key: expected at most {_LONGEST_KEY} bytes of UTF-8, got {len(encoded)}")
+        return self.scope.to_bytes(4, "little") + encoded
 
     def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:
         """Guards of all that could make a value that is computed from now on a thing of the past."""
@@ -472,6 +495,8 @@ class Tiers:
                 fence=fence or None,
             )
         except StoreError as error:
+            if self.shared.read_only:
+                raise
             self.failed(error, values[0][1] if values else "")
             return ["dropped"] * len(values)
         self.shared.breaker.succeeded()
@@ -549,7 +574,7 @@ class Tiers:
     def _kept_keys(self) -> Iterator[str]:
         assert self.l1 is not None
         for rest in self.l1.keys(self.scope):
-            yield rest.decode("utf-8", "surrogatepass")
+            yield rest.decode()
         for calls in self.calls.values():
             for scope, call in calls:
                 for rest in self.l1.keys(scope):

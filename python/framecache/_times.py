@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time as system
 
-from framecache._framecache import MISSING, InvalidArgument
+from framecache._framecache import InvalidArgument, Missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Final
 
-    from framecache._framecache import Clock, Missing
+    from framecache._framecache import Clock
 
     Seconds = float | timedelta
 
@@ -26,9 +26,9 @@ class SystemClock:
     monotonic = staticmethod(system.monotonic)
 
 
-def now_by(clock: Clock | SystemClock) -> int:
+def now_by(clock: Clock | type[SystemClock]) -> int:
     """Milliseconds since 1970-01-01 UTC."""
-    return int(clock.time() * 1000)
+    return round(clock.time() * 1000)
 
 
 def milliseconds(seconds: Seconds, argument: str = "ttl", zero: bool = False) -> int:
@@ -98,4 +98,4 @@ class Lifetime:
 
 def default_to(ttl: Seconds | Missing | None, otherwise: Seconds | None) -> Seconds | None:
     """Return `ttl`, or what goes for who gave none."""
-    return otherwise if ttl is MISSING else ttl  # type: ignore[return-value]  # MISSING is the only Missing
+    return otherwise if isinstance(ttl, Missing) else ttl

@@ -99,6 +99,8 @@ if TYPE_CHECKING:
         """What ``@cache(...)`` returns."""
 
         @overload
-        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+        def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+            self, function: Callable[P, Coroutine[Any, Any, R]], /
+        ) -> AsyncCachedFunction[P, R]: ...
         @overload
         def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...

@@ -60,7 +60,8 @@ def encode(value: object, codec: str = "auto") -> Encoded:
     else:
         frame = encode_msgpack(source) if chosen == "msgpack" else encode_json(source)
     payload = SerializationWrapper.unwrap_metadata(frame)[0]
-    return payload.obj if isinstance(payload, memoryview) else Frame(payload), chosen, described
+    own = payload.obj if isinstance(payload, memoryview) else payload
+    return own if isinstance(own, Frame) else Frame(own), chosen, described
 
 
 def decode(

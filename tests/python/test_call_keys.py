@@ -26,13 +26,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from calls import call_of, encoding
 from hypothesis import given
 from hypothesis import strategies as st
-from support import run
 
 import framecache
+from calls import call_of, encoding
 from framecache import EncodeError
+from support import run
 
 
 class Color(enum.Enum):
@@ -216,7 +216,9 @@ LEAVES = st.one_of(
     st.binary(min_size=1020, max_size=1030),
 )
 HASHABLE = st.recursive(
-    LEAVES, lambda part: st.one_of(st.tuples(part), st.tuples(part, part), st.frozensets(part, max_size=3)), max_leaves=6
+    LEAVES,
+    lambda part: st.one_of(st.tuples(part), st.tuples(part, part), st.frozensets(part, max_size=3)),
+    max_leaves=6,
 )
 VALUES = st.recursive(
     HASHABLE,
@@ -261,14 +263,14 @@ def test_hypothesis_a_copy_built_in_another_order_has_the_same_encoding(data: st
 
 
 def test_sets_and_dicts_have_the_same_encoding_whatever_the_seed_of_hashes() -> None:
-    code = """
+    code = f"""
         import sys
-        sys.path.insert(0, {path!r})
+        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
         from calls import encoding
         words = [f"word {{number}}" for number in range(40)]
         value = (set(words), frozenset(words), {{word: {{word}} for word in set(words)}})
         print(encoding(value).hex())
-    """.format(path=str(pathlib.Path(__file__).parent))
+    """
     assert len({run(code, env={"PYTHONHASHSEED": seed}) for seed in ("0", "1", "2")}) == 1
 
 
@@ -334,14 +336,14 @@ def test_tables_count_by_their_content_not_by_their_chunks() -> None:
 
 
 def test_metadata_of_a_schema_is_encoded_alike_in_each_process() -> None:
-    code = """
+    code = f"""
         import sys
-        sys.path.insert(0, {path!r})
+        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
         from calls import encoding
         import pyarrow as pa
         metadata = {{f"key {{number}}": "x" for number in range(20)}}
         print(encoding(pa.table({{"a": [1]}}).replace_schema_metadata(metadata)).hex())
-    """.format(path=str(pathlib.Path(__file__).parent))
+    """
     assert len({run(code) for _ in range(3)}) == 1
 
 
@@ -522,9 +524,7 @@ def test_threads_encode_side_by_side() -> None:
     values = [(number, "x" * number, {number: [number]}, Point(number)) for number in range(200)]
     expected = [encoding(value) for value in values]
     results: list[list[bytes]] = []
-    threads = [
-        threading.Thread(target=lambda: results.append([encoding(value) for value in values])) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: results.append([encoding(value) for value in values])) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -533,15 +533,15 @@ def test_threads_encode_side_by_side() -> None:
 
 
 def test_names_in_the_main_module_are_those_of_its_script(tmp_path: pathlib.Path) -> None:
-    code = """
+    code = f"""
         import dataclasses, sys
-        sys.path.insert(0, {path!r})
+        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
         from calls import encoding
         @dataclasses.dataclass
         class Point:
             x: int
         print(encoding(Point(1)).hex())
-    """.format(path=str(pathlib.Path(__file__).parent))
+    """
     import os
     import subprocess
     import textwrap

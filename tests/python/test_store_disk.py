@@ -249,7 +249,7 @@ def test_the_bound_holds_after_every_write(directory, sizes):
     [
         lambda cache, number: cache.set(f"key {number % 10}", b"value", tags=[f"user {number}"]),
         lambda cache, number: cache.invalidate_tags(f"user {number}"),
-        lambda cache, number: cache._store.lease(f"key {number}", 1, 1),
+        lambda cache, number: cache._tiers.store.lease(f"key {number}", 1, 1),
         lambda cache, number: cache.set(f"{number}", b"") if number < 3000 else cache.touch(f"{number - 3000}", 1000),
     ],
     ids=["tags", "invalidated tags", "leases", "touched"],

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from framecache import Cache, StoreBusy, StoreError, _cache
+from framecache import Cache, StoreBusy, StoreError
+from framecache._times import SystemClock, now_by
 from support import run, skip_or_fail
 
 INLINE, LOADED, MAPPED = 500, 20_000, 100_000
@@ -178,8 +179,8 @@ def contents(cache):
     """What is served, and for how long: not at all, for ever, or for less than a day or not."""
     found = {}
     for key in KEYS:
-        now = _cache._now()
-        deadline = (cache._store.entry(key, now) or [None] * 3)[2]
+        now = now_by(SystemClock)
+        deadline = (cache._tiers.store.entry(key, now) or [None] * 3)[2]
         found[key] = cache.get(key), deadline and deadline - now < 86_400_000
     return found
 
@@ -187,7 +188,9 @@ def contents(cache):
 def fences(cache):
     """Guards of what each key had, as numbers: place and count of its name, the namespace and its tags."""
     tags = {"inline": ["tag"], "loaded": ["tag", "a", "b"], "mapped": ["tag"], "new": []}
-    return {key: struct.unpack("<" + "HI" * (2 + len(tags[key])), cache._store.fence(key, tags[key])) for key in KEYS}
+    return {
+        key: struct.unpack("<" + "HI" * (2 + len(tags[key])), cache._tiers.store.fence(key, tags[key])) for key in KEYS
+    }
 
 
 def check_guards(cache, taken, before, after):
@@ -263,7 +266,7 @@ def test_killed_at_any_system_call_all_is_as_before_or_after(directory, operatio
 def is_usable(cache):
     """Whether the process still has a working index: after an error in its last write LMDB wants it opened again."""
     try:
-        return cache is None or cache._store.contains("key", 0) is not None
+        return cache is None or cache._tiers.store.contains("key", 0) is not None
     except StoreError:
         return False
 
