@@ -72,6 +72,8 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.arrow
 	$(BIN)/python -m benchmarks.msgpack
 	$(BIN)/python -m benchmarks.store large
+	$(BIN)/python -m benchmarks.hits
+	$(BIN)/python -m benchmarks.hit_ratio
 	$(BIN)/python -m benchmarks.json
 	$(BIN)/python -m benchmarks.json --fresh
 	$(BIN)/python -m benchmarks.crypto
