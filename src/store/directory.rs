@@ -138,15 +138,20 @@ impl Directory {
     /// never meets a full disk.
     pub(super) fn allocated(&self, name: &str, size: u64) -> Result<File> {
         let file = File::from(self.open_or_create(name)?);
+        self.fill(&file, name, size)?;
+        Ok(file)
+    }
+
+    /// Makes the open file `name` at least `size` bytes long, and allocates them, where the file system can.
+    pub(super) fn fill(&self, file: &File, name: &str, size: u64) -> Result<()> {
         #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size) {
-            Ok(()) => return Ok(file),
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(self.io("allocate", name, error)),
         }
         let length = file.metadata().map_err(|error| self.io("stat", name, error))?.len();
-        file.set_len(length.max(size)).map_err(|error| self.io("extend", name, error))?;
-        Ok(file)
+        file.set_len(length.max(size)).map_err(|error| self.io("extend", name, error))
     }
 
     /// Creates the file `name`, of `size` bytes that are allocated: a full disk is an error before the first is written.

@@ -5,28 +5,28 @@ use super::blobs::Blobs;
 use super::change::Change;
 use super::directory::{Directory, Names, refused};
 use super::epochs;
-use super::lmdb::{Environment, Fault, Flags, Reading};
-use super::marks::{MARKS, Marks};
+use super::lmdb::{Environment, Fault, Reading};
+use super::marks::Marks;
+use super::opening::{self, INDEX, Parts};
 use super::options::Options;
-use super::process::{Owner, boot_id, pid_namespace};
+use super::process::Owner;
 use super::row::RowKey;
-use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
+use super::spare::Spare;
+use super::stamp::{Durability, Stamp, StampFile};
 use super::writer_lock::{Held, WriterLock};
 use crate::epoch::{Epochs, Guard};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
-use std::ffi::CString;
-use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Slots of LMDB's table of readers: 64 bytes each.
-const MAX_READERS: u32 = 4096;
-
-/// LMDB's files in a store's directory.
-const INDEX: &str = "index";
-const INDEX_LOCK: &str = "index-lock";
+/// How long opening the index anew waits for transactions of other threads, which take microseconds.
+const REVIVING: Duration = Duration::from_secs(10);
+/// How often a transaction that finds no room is done again, after evicting something: a set, and what must be done.
+const TRIES: (u32, u32) = (1, 12);
+/// Bytes that are evicted before the first of these times; twice as many before each that follows.
+const EVICTED_FIRST: u64 = 16 * 1024;
 
 /// What the index answered, and what else went wrong.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(super) struct Index {
     pub(super) owner: Owner,
     /// `None` for who may only read.
     writer: Option<WriterLock>,
+    /// `None` for who may only read.
+    spare: Option<Spare>,
     directory: Directory,
     pub(super) stamp: Stamp,
     /// Holds the shared lock for as long as the index is open.
@@ -98,32 +100,7 @@ impl Index {
     fn open(directory: &Directory, options: &Options) -> Result<Self> {
         directory.check_local()?;
         let directory = directory.try_clone()?;
-        let path = directory.path().to_owned();
-        let stamp_file = if options.read_only {
-            let (file, _) = directory
-                .read("stamp")?
-                .ok_or_else(|| refused(&path, "a store, to be read only", "a directory without a stamp".to_owned()))?;
-            StampFile::new(file.into())
-        } else {
-            check_ours(&directory)?;
-            StampFile::new(directory.open_or_create("stamp")?)
-        };
-        let usage = if options.read_only {
-            stamp_file.lock_shared(&path)?;
-            Use::Shared
-        } else {
-            stamp_file.lock(&path)?
-        };
-        let found = stamp_file.read(&path)?;
-        let opened = match usage {
-            Use::Shared => Self::join(&directory, found, options),
-            Use::Alone => Self::begin(&directory, &stamp_file, found.clone(), options).inspect_err(|_| {
-                // An error is no crash: the next start finds the stamp as this one did. The first error is the one to
-                // report.
-                let _ = stamp_file.restore(found.as_ref(), &path);
-            }),
-        };
-        let (env, marks, writer, stamp) = opened?;
+        let Parts { env, marks, writer, spare, stamp, stamp_file } = opening::open(&directory, options)?;
         let owner = Owner::this();
         let index = Self {
             env,
@@ -132,6 +109,7 @@ impl Index {
             blobs: Blobs::new(directory.inside("blobs")?, owner),
             owner,
             writer,
+            spare,
             directory,
             stamp,
             _stamp_file: stamp_file,
@@ -142,30 +120,6 @@ impl Index {
         index.env.clear_dead_readers().map_err(|fault| index.fault("open", fault))?;
         index.take_over_reservations().map_err(|fault| index.fault("open", fault))?;
         Ok(index)
-    }
-
-    /// Opens a store that others have open.
-    fn join(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Parts> {
-        let path = directory.path();
-        let Some(stamp) = found else {
-            return Err(refused(path, "a store", "an empty stamp: it was never opened".to_owned()));
-        };
-        let stamp = check_shared(stamp, path)?;
-        options.check_stamp(&stamp, path)?;
-        open_parts(directory, stamp, options)
-    }
-
-    /// Opens, makes or empties a store that nobody has open. The stamp counts the start until the index was read.
-    fn begin(directory: &Directory, stamp_file: &StampFile, found: Option<Stamp>, options: &Options) -> Result<Parts> {
-        let path = directory.path();
-        let stamp = prepare(directory, found, options)?;
-        options.check_stamp(&stamp, path)?;
-        stamp_file.write(&Stamp { starts: stamp.starts + 1, ..stamp.clone() }, path)?;
-        let parts = open_parts(directory, Stamp { starts: 0, ..stamp }, options)?;
-        try_out(&parts.0).map_err(|fault| directory.io("open", INDEX, fault))?;
-        stamp_file.write(&parts.3, path)?;
-        stamp_file.share(path)?;
-        Ok(parts)
     }
 
     /// What this process reserved when it had the index open before is not needed any more.
@@ -192,8 +146,25 @@ impl Index {
         self.stamp.durability == Durability::Power
     }
 
+    /// A snapshot. Not with the GIL held: see [`Self::read_at_once`].
     pub(super) fn read(&self) -> Result<Reading<'_>> {
-        self.env.read().map_err(|fault| self.fault("read", fault))
+        let found = self.env.read().or_else(|fault| {
+            if !fault.is_broken() {
+                return Err(fault);
+            }
+            self.env.revive(REVIVING)?;
+            self.env.read()
+        });
+        found.map_err(|fault| self.fault("read", fault))
+    }
+
+    /// A snapshot, if it needs no waiting.
+    pub(super) fn read_at_once(&self) -> Result<Option<Reading<'_>>> {
+        match self.env.read() {
+            Ok(reading) => Ok(Some(reading)),
+            Err(fault) if fault.is_broken() => Ok(None),
+            Err(fault) => Err(self.fault("read", fault)),
+        }
     }
 
     pub(super) fn fault(&self, operation: &'static str, fault: Fault) -> Error {
@@ -229,137 +200,80 @@ impl Index {
     pub(super) fn change<T>(
         &self,
         options: &Options,
+        work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<Option<T>> {
+        self.change_with(options, TRIES.0, Fault::is_full, work)
+    }
+
+    /// As [`Self::change`], for what must not fail for want of room: a full disk is made room on too, first by giving up
+    /// the [`Spare`].
+    pub(super) fn must_change<T>(
+        &self,
+        options: &Options,
+        work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<Option<T>> {
+        self.change_with(options, TRIES.1, |fault| fault.is_full() || fault.is_out_of_disk(), work)
+    }
+
+    fn change_with<T>(
+        &self,
+        options: &Options,
+        tries: u32,
+        is_full: impl Fn(Fault) -> bool,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
         let Some(_held) = self.lock(options)? else {
             return Ok(None);
         };
         self.epochs.recover();
-        let mut again = true;
+        let (mut tried, mut revived) = (0, false);
         loop {
-            let mut change = Change::begin(self, options)?;
-            match work(&mut change).and_then(|done| change.commit().map(|()| done)) {
-                Ok(done) => return Ok(Some(done)),
-                Err(Stop::Other(error)) => return Err(error),
-                Err(Stop::Index(fault)) if fault.is_full() && again => {
-                    again = false;
-                    self.env.clear_dead_readers().map_err(|fault| self.fault("clear readers of", fault))?;
-                    let mut change = Change::begin(self, options)?;
-                    let evicted = change.evict_some().and_then(|()| change.commit());
-                    if let Err(Stop::Other(error)) = evicted {
-                        return Err(error);
+            let fault = match self.transaction(options, &mut work) {
+                Ok(done) => {
+                    if let Some(spare) = &self.spare {
+                        spare.restore(&self.directory);
                     }
+                    return Ok(Some(done));
                 }
-                Err(Stop::Index(fault)) => return Err(self.fault("write", fault)),
+                Err(Stop::Other(error)) => return Err(error),
+                Err(Stop::Index(fault)) => fault,
+            };
+            // An error in its last step leaves LMDB unable to go on; what an earlier one left is not this write's.
+            self.env.revive(REVIVING).map_err(|fault| self.fault("reopen", fault))?;
+            if fault.is_broken() && !revived {
+                revived = true;
+            } else if is_full(fault) && tried < tries {
+                self.make_way(options, tries > 1, EVICTED_FIRST << tried)?;
+                tried += 1;
+            } else {
+                return Err(self.fault("write", fault));
             }
         }
     }
-}
 
-/// What an index is made of: its environment, the marks, the lock of writers, the stamp.
-type Parts = (Environment, Marks, Option<WriterLock>, Stamp);
-
-fn open_parts(directory: &Directory, stamp: Stamp, options: &Options) -> Result<Parts> {
-    let env = open_environment(directory, &stamp, options.read_only)?;
-    if options.read_only {
-        return Ok((env, Marks::private()?, None, stamp));
+    fn transaction<T>(
+        &self,
+        options: &Options,
+        work: &mut impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let mut change = Change::begin(self, options)?;
+        let done = work(&mut change)?;
+        change.commit()?;
+        Ok(done)
     }
-    let marks = Marks::open(directory)?;
-    let writer = WriterLock::new(directory.open_or_create("writer.lock")?, directory.path())?;
-    Ok((env, marks, Some(writer), stamp))
-}
 
-/// Reads what every use will read: an index that kills its reader does so here, where starts are counted.
-fn try_out(env: &Environment) -> Result<(), Fault> {
-    let mut rows = 0;
-    env.read()?.walk(&[0], |_, row| {
-        rows += usize::from(!row.is_empty());
-        rows < 16
-    })
-}
-
-/// A directory is ours if it is empty, or has a stamp, or has only what older formats made.
-fn check_ours(directory: &Directory) -> Result<()> {
-    let Some(other) = directory.names()?.find(|name| !is_old(name)) else { return Ok(()) };
-    // A store has its stamp before any other file.
-    match directory.read("stamp")? {
-        Some(_) => Ok(()),
-        None => Err(refused(
-            directory.path(),
-            "an empty directory or a store",
-            format!("a directory with other files, such as {other:.60?}; choose another one"),
-        )),
-    }
-}
-
-/// Whether a file is a blob of format 1: 64 hexadecimal digits, or a temporary name.
-fn is_old(name: &str) -> bool {
-    name.starts_with(".tmp-") || name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// What others use too can be used if they are of this boot and see the same process ids.
-fn check_shared(stamp: Stamp, path: &str) -> Result<Stamp> {
-    if stamp.namespace != pid_namespace() || stamp.boot != boot_id() {
-        return Err(refused(
-            path,
-            "a store in use only by processes of this PID namespace",
-            "one in use from another; give each container a directory of its own, or let them share the namespace"
-                .to_owned(),
-        ));
-    }
-    Ok(stamp)
-}
-
-/// The stamp to work with, by who is alone: what cannot be believed any more is removed first.
-fn prepare(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Stamp> {
-    let (index, durability) = (options.index.unwrap_or_default(), options.durability.unwrap_or_default());
-    let Some(stamp) = found else {
-        empty(directory)?;
-        return Ok(Stamp::new(options.map_size(index, None), index, durability));
-    };
-    // Nobody has it mapped, so it may grow.
-    let map_size = options.map_size(stamp.index, Some(stamp.map_size));
-    // After another boot, only what was written through to the disk is whole.
-    let is_whole = stamp.boot == boot_id() || stamp.durability == Durability::Power;
-    if stamp.starts < MOST_STARTS && is_whole {
-        return Ok(Stamp { boot: boot_id(), namespace: pid_namespace(), map_size, ..stamp });
-    }
-    empty(directory)?;
-    Ok(Stamp::new(map_size, stamp.index, stamp.durability))
-}
-
-/// Removes what a store consists of, and what format 1 left.
-fn empty(directory: &Directory) -> Result<()> {
-    let blobs = directory.inside("blobs")?;
-    for name in blobs.names()? {
-        blobs.unlink(&name)?;
-    }
-    for name in directory.names()? {
-        if is_old(&name) || matches!(name.as_str(), INDEX | INDEX_LOCK | MARKS) {
-            directory.unlink(&name)?;
+    /// Evicts `bytes`, whatever it meets, for a transaction that found no room; what that still finds none for is its to
+    /// report.
+    fn make_way(&self, options: &Options, use_spare: bool, bytes: u64) -> Result<()> {
+        if let Some(spare) = self.spare.as_ref().filter(|_| use_spare) {
+            spare.give_up();
+        }
+        self.env.clear_dead_readers().map_err(|fault| self.fault("clear readers of", fault))?;
+        match self.transaction(options, &mut |change| change.evict(bytes)) {
+            Err(Stop::Other(error)) => Err(error),
+            Ok(()) | Err(Stop::Index(_)) => Ok(()),
         }
     }
-    Ok(())
-}
-
-fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Result<Environment> {
-    let failed = |error: std::io::Error| directory.io("open", INDEX, error);
-    let path = CString::new(directory.path_to(INDEX)).map_err(|error| failed(error.into()))?;
-    let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
-    let write_map = stamp.index == IndexMode::WriteMap;
-    if !read_only {
-        // A reader whose slot the disk has no room for would be killed.
-        let file = File::from(directory.open_or_create(INDEX_LOCK)?);
-        directory.allocate(&file, INDEX_LOCK, u64::from(MAX_READERS) * 64 + 4096)?;
-    }
-    if write_map && !read_only {
-        // A page that the disk has no room for would kill its writer. LMDB extends the file: what is not empty it takes for
-        // an index.
-        let file = File::from(directory.open_or_create(INDEX)?);
-        directory.allocate(&file, INDEX, stamp.map_size)?;
-    }
-    let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
-    Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
 }
 
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.

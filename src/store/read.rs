@@ -83,8 +83,8 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
-        let Some(index) = self.opened.current() else { return Ok(AtHand::Elsewhere) };
-        Ok(self.see(&self.snapshot(index)?, index, &self.asked(key, now)?, inline)?.at_hand(index))
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else { return Ok(AtHand::Elsewhere) };
+        Ok(self.see(&snapshot, index, &self.asked(key, now)?, inline)?.at_hand(index))
     }
 
     /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; `inline` is given the position too.
@@ -97,8 +97,9 @@ impl Store {
         now: u64,
         mut inline: impl FnMut(usize, Inline<'_>) -> T,
     ) -> Result<Vec<AtHand<T>>> {
-        let Some(index) = self.opened.current() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
-        let snapshot = self.snapshot(index)?;
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else {
+            return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect());
+        };
         let looks = keys.iter().enumerate().map(|(at, key)| {
             Ok(self.see(&snapshot, index, &self.asked(key, now)?, |frame| inline(at, frame))?.at_hand(index))
         });
@@ -125,8 +126,18 @@ impl Store {
         Ok(Asked { key, name: self.name_of(key)?, now, stale: false })
     }
 
-    pub(super) fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
-        let reading = index.read()?;
+    /// A snapshot, if this process has the index open and it needs no waiting.
+    fn snapshot_at_hand(&self) -> Result<Option<(&Opened, Snapshot<'_>)>> {
+        let Some(index) = self.opened.current() else { return Ok(None) };
+        let Some(reading) = index.read_at_once()? else { return Ok(None) };
+        Ok(Some((index, self.snapshot_of(index, reading)?)))
+    }
+
+    fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
+        self.snapshot_of(index, index.read()?)
+    }
+
+    pub(super) fn snapshot_of<'i>(&self, index: &'i Opened, reading: Reading<'i>) -> Result<Snapshot<'i>> {
         let namespace_stamp = self.namespace_stamp(&reading).map_err(|fault| index.fault("read", fault))?;
         Ok(Snapshot { reading, namespace_stamp })
     }
@@ -161,12 +172,7 @@ impl Store {
     }
 
     /// Why an entry cannot be served, if so.
-    pub(super) fn reason_against(
-        &self,
-        row: &Row<'_>,
-        view: &View<'_>,
-        asked: &Asked<'_>,
-    ) -> Result<Option<Miss>, Fault> {
+    pub(super) fn reason_against(&self, row: &Row<'_>, view: &View, asked: &Asked<'_>) -> Result<Option<Miss>, Fault> {
         self.reason_in(self.namespace_stamp(view)?, row, view, asked)
     }
 
@@ -174,7 +180,7 @@ impl Store {
         &self,
         namespace_stamp: u64,
         row: &Row<'_>,
-        view: &View<'_>,
+        view: &View,
         asked: &Asked<'_>,
     ) -> Result<Option<Miss>, Fault> {
         if row.key != asked.key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
@@ -197,7 +203,7 @@ impl Store {
     }
 
     /// Zero until the namespace is first cleared.
-    pub(super) fn namespace_stamp(&self, view: &View<'_>) -> Result<u64, Fault> {
+    pub(super) fn namespace_stamp(&self, view: &View) -> Result<u64, Fault> {
         Ok(view.get(&RowKey::namespace(self.namespace.hash()))?.and_then(number_of).unwrap_or(0))
     }
 

@@ -222,7 +222,7 @@ impl Store {
         name: &[u8; 32],
         bytes: &[u8],
         prefix: &str,
-        view: &super::lmdb::View<'_>,
+        view: &super::lmdb::View,
         now: u64,
     ) -> Result<Option<String>, super::lmdb::Fault> {
         let row = Row::parse(bytes).filter(|row| row.key.starts_with(prefix.as_bytes()));
@@ -318,7 +318,7 @@ impl Store {
         work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<T> {
         let index = self.index()?;
-        index.change(&self.options, work)?.ok_or_else(|| Error::Busy {
+        index.must_change(&self.options, work)?.ok_or_else(|| Error::Busy {
             path: index.path().to_owned(),
             operation,
             waited: self.options.writer_timeout,
