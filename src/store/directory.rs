@@ -170,6 +170,12 @@ impl Directory {
         }
     }
 
+    /// Whether its disk has less room than one large page of memory: where a write was cut short, that is why.
+    pub(super) fn is_on_a_full_disk(&self) -> bool {
+        let free = rustix::fs::fstatvfs(&self.descriptor).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        free.is_ok_and(|free| free < 2 << 20)
+    }
+
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
         rustix::fs::renameat(&self.descriptor, from, &self.descriptor, to).map_err(|error| self.io("rename", to, error))
     }
@@ -191,15 +197,20 @@ impl Directory {
     /// Allocates a file's first `size` bytes, where the file system can; elsewhere writing finds out. The file is as long
     /// as before.
     pub(super) fn allocate(&self, file: &File, name: &str, size: u64) -> Result<()> {
+        self.reserve(file, name, 0, size)
+    }
+
+    /// As [`Self::allocate`], of `size` bytes from `start` on.
+    pub(super) fn reserve(&self, file: &File, name: &str, start: u64, size: u64) -> Result<()> {
         #[cfg(target_os = "linux")]
         if size > 0 {
-            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, start, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(self.io("allocate", name, error)),
             }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (file, name, size);
+        let _ = (file, name, start, size);
         Ok(())
     }
 

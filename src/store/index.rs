@@ -11,7 +11,7 @@ use super::opening::{self, INDEX, Parts};
 use super::options::Options;
 use super::process::Owner;
 use super::row::RowKey;
-use super::spare::Spare;
+use super::spare::{SPARE_BYTES, Spare};
 use super::stamp::{Durability, Stamp, StampFile};
 use super::writer_lock::{Held, WriterLock};
 use crate::epoch::{Epochs, Guard};
@@ -23,10 +23,15 @@ use std::time::{Duration, Instant};
 
 /// How long opening the index anew waits for transactions of other threads, which take microseconds.
 const REVIVING: Duration = Duration::from_secs(10);
-/// How often a transaction that finds no room is done again, after evicting something: a set, and what must be done.
-const TRIES: (u32, u32) = (1, 12);
-/// Bytes that are evicted before the first of these times; twice as many before each that follows.
+/// Bytes that are evicted for a set that finds no page in the index.
+const EVICTED_FOR_SETS: u64 = 64 * 1024;
+/// Bytes that are evicted for what must not fail, before it is tried again; twice as many before each time that follows.
 const EVICTED_FIRST: u64 = 16 * 1024;
+const MOST_TRIES: u32 = 12;
+/// Bytes that one transaction evicts of these.
+const EVICTED_AT_ONCE: u64 = 8 * 1024;
+/// Free pages that sets leave in the index on a full disk.
+const KEPT_PAGES: usize = 128;
 
 /// What the index answered, and what else went wrong.
 #[derive(Debug)]
@@ -197,12 +202,26 @@ impl Index {
 
     /// Does `work` in one transaction, then unlinks what it no longer needs; `None` where no right to write was had in
     /// time. In a full index, dead readers are cleared, entries evicted, and the work is done once more.
+    ///
+    /// On a disk without room for the [`Spare`], only as long as the index keeps free pages for what must not fail.
     pub(super) fn change<T>(
         &self,
         options: &Options,
-        work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+        mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        self.change_with(options, TRIES.0, Fault::is_full, work)
+        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let roomy = self.spare.as_ref().is_none_or(|spare| spare.restore(&self.directory, &self.marks));
+        let work = |change: &mut Change<'_>| {
+            if !roomy && self.env.read()?.free_pages()? < KEPT_PAGES {
+                return Err(Stop::Index(Fault::NO_SPACE));
+            }
+            work(change)
+        };
+        let make_way = |fault: Fault, tried| {
+            let full = fault.is_full() || !roomy && fault.is_out_of_disk();
+            Ok(full && tried == 0 && self.evict(options, EVICTED_FOR_SETS)?)
+        };
+        self.change_with(options, work, make_way).map(Some)
     }
 
     /// As [`Self::change`], for what must not fail for want of room: a full disk is made room on too, first by giving up
@@ -212,38 +231,44 @@ impl Index {
         options: &Options,
         work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        self.change_with(options, TRIES.1, |fault| fault.is_full() || fault.is_out_of_disk(), work)
+        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let make_way = |fault: Fault, tried| {
+            let spared = fault.is_out_of_disk() && self.give_up_spare();
+            let full = fault.is_full() || fault.is_out_of_disk();
+            Ok(spared || full && tried < MOST_TRIES && self.evict(options, EVICTED_FIRST << tried)?)
+        };
+        let done = self.change_with(options, work, make_way)?;
+        if let Some(spare) = &self.spare {
+            spare.restore(&self.directory, &self.marks);
+        }
+        Ok(Some(done))
     }
 
+    /// Does `work` in one transaction, and once more wherever `make_way`, told what the index answered and how often it was
+    /// asked, made way for it.
     fn change_with<T>(
         &self,
         options: &Options,
-        tries: u32,
-        is_full: impl Fn(Fault) -> bool,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
-    ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options)? else {
-            return Ok(None);
-        };
+        make_way: impl Fn(Fault, u32) -> Result<bool>,
+    ) -> Result<T> {
         self.epochs.recover();
         let (mut tried, mut revived) = (0, false);
         loop {
             let fault = match self.transaction(options, &mut work) {
-                Ok(done) => {
-                    if let Some(spare) = &self.spare {
-                        spare.restore(&self.directory);
-                    }
-                    return Ok(Some(done));
-                }
+                Ok(done) => return Ok(done),
                 Err(Stop::Other(error)) => return Err(error),
+                // LMDB's answer to a write that was cut short.
+                Err(Stop::Index(fault)) if fault.is_input_output() && self.directory.is_on_a_full_disk() => {
+                    Fault::NO_SPACE
+                }
                 Err(Stop::Index(fault)) => fault,
             };
             // An error in its last step leaves LMDB unable to go on; what an earlier one left is not this write's.
             self.env.revive(REVIVING).map_err(|fault| self.fault("reopen", fault))?;
             if fault.is_broken() && !revived {
                 revived = true;
-            } else if is_full(fault) && tried < tries {
-                self.make_way(options, tries > 1, EVICTED_FIRST << tried)?;
+            } else if make_way(fault, tried)? {
                 tried += 1;
             } else {
                 return Err(self.fault("write", fault));
@@ -262,17 +287,32 @@ impl Index {
         Ok(done)
     }
 
-    /// Evicts `bytes`, whatever it meets, for a transaction that found no room; what that still finds none for is its to
-    /// report.
-    fn make_way(&self, options: &Options, use_spare: bool, bytes: u64) -> Result<()> {
-        if let Some(spare) = self.spare.as_ref().filter(|_| use_spare) {
-            spare.give_up();
+    /// Gives the spare room to the index, behind what it has used: wherever it needs room next. Whether there was some.
+    fn give_up_spare(&self) -> bool {
+        let given = self.spare.as_ref().is_some_and(|spare| spare.give_up(&self.marks));
+        if given && let (Ok(end), Ok(file)) = (self.env.end(), self.directory.open_or_create(INDEX)) {
+            // Others may be quicker; then there is none.
+            let _ = self.directory.reserve(&file.into(), INDEX, end, SPARE_BYTES);
         }
+        given
+    }
+
+    /// Evicts `bytes`, whatever it meets, and clears dead readers; true, as it is worth trying again.
+    fn evict(&self, options: &Options, bytes: u64) -> Result<bool> {
         self.env.clear_dead_readers().map_err(|fault| self.fault("clear readers of", fault))?;
-        match self.transaction(options, &mut |change| change.evict(bytes)) {
-            Err(Stop::Other(error)) => Err(error),
-            Ok(()) | Err(Stop::Index(_)) => Ok(()),
+        // In parts: each of these transactions needs pages too, and leaves some for the next but one.
+        for _ in 0..bytes.div_ceil(EVICTED_AT_ONCE) {
+            let evicted = self.transaction(options, &mut |change| {
+                change.evict(EVICTED_AT_ONCE)?;
+                Ok(change.evicted)
+            });
+            match evicted {
+                Ok(1..) => {}
+                Err(Stop::Other(error)) => return Err(error),
+                Ok(0) | Err(Stop::Index(_)) => break,
+            }
         }
+        Ok(true)
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn open(directory: &Directory, options: &Options) -> Result<Parts> {
         let usage = if options.read_only { stamp_file.lock_shared(path)? } else { stamp_file.lock(path)? };
         let found = stamp_file.read(path)?;
         match usage {
-            Use::Shared => break join(directory, found, options)?,
+            Use::Shared => break join(directory, &stamp_file, found, options)?,
             Use::Alone => {
                 let opened = begin(directory, &stamp_file, found.clone(), options).inspect_err(|_| {
                     // An error is no crash: the next start finds the stamp as this one did. The first error is the one to
@@ -73,12 +73,14 @@ fn stamp_file(directory: &Directory, options: &Options) -> Result<StampFile> {
 }
 
 /// Opens a store that others have open.
-fn join(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Opened> {
+fn join(directory: &Directory, stamp_file: &StampFile, found: Option<Stamp>, options: &Options) -> Result<Opened> {
     let path = directory.path();
     let Some(stamp) = found else {
         return Err(refused(path, "a store", "an empty stamp: it was never opened".to_owned()));
     };
-    let stamp = check_shared(stamp, path, options)?;
+    if stamp.namespace != pid_namespace() || !is_whole(&stamp) {
+        return Err(not_shared(&stamp, path, stamp_file.is_alone()));
+    }
     options.check_stamp(&stamp, path)?;
     open_parts(directory, stamp, options)
 }
@@ -101,8 +103,9 @@ fn open_parts(directory: &Directory, stamp: Stamp, options: &Options) -> Result<
         return Ok((env, Marks::private()?, None, None, stamp));
     }
     let marks = Marks::open(directory)?;
+    let spare = Spare::open(directory, &marks)?;
     let writer = WriterLock::new(directory.open_or_create("writer.lock")?, directory.path())?;
-    Ok((env, marks, Some(writer), Some(Spare::open(directory)?), stamp))
+    Ok((env, marks, Some(writer), Some(spare), stamp))
 }
 
 /// Reads what every use will read: an index that kills its reader does so here, where starts are counted.
@@ -133,28 +136,25 @@ fn is_old(name: &str) -> bool {
     name.starts_with(".tmp-") || name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What others use too, or what must stay as it is, can be used if it is whole and its process ids are those that this
-/// process sees.
-fn check_shared(stamp: Stamp, path: &str, options: &Options) -> Result<Stamp> {
-    if stamp.namespace != pid_namespace() {
-        let (expected, found) = if options.read_only {
-            let expected = "a store of this PID namespace, to be read only";
-            (expected, "one of another; open it for writing first, which takes it over if nobody there uses it")
-        } else {
-            let expected = "a store in use only by processes of this PID namespace";
-            (
-                expected,
-                "one in use from another; give each container a directory of its own, or let them share the namespace",
-            )
-        };
-        return Err(refused(path, expected, found.to_owned()));
-    }
-    if !is_whole(&stamp) {
-        let expected = "a store that was opened for writing since the machine started, or with durability=power";
-        let found = "one of before, of which nobody knows what reached the disk; open it for writing, which empties it";
-        return Err(refused(path, expected, found.to_owned()));
-    }
-    Ok(stamp)
+/// Why a store cannot be used together with others, or as it is by who may only read.
+fn not_shared(stamp: &Stamp, path: &str, alone: bool) -> Error {
+    let (expected, found) = if !alone {
+        (
+            "a store in use only by processes of this PID namespace",
+            "one in use from another; give each container a directory of its own, or let them share the namespace",
+        )
+    } else if is_whole(stamp) {
+        (
+            "a store of this PID namespace, to be read only",
+            "one of another; open it for writing first, which takes it over",
+        )
+    } else {
+        (
+            "a store that was opened for writing since the machine started, or with durability=power, to be read only",
+            "one of before, of which nobody knows what reached the disk; open it for writing, which empties it",
+        )
+    };
+    refused(path, expected, found.to_owned())
 }
 
 /// After another start of the machine, only what was written through to the disk is whole.

@@ -144,6 +144,11 @@ impl StampFile {
         self.take(&[Use::Shared], path, OPENING)
     }
 
+    /// Whether nobody else has the store open. Any lock is lost by asking.
+    pub(super) fn is_alone(&self) -> bool {
+        flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
     fn take(&self, usages: &[Use], path: &str, timeout: Duration) -> Result<Use> {
         let deadline = Instant::now() + timeout;
         loop {

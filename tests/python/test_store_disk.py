@@ -112,24 +112,25 @@ def test_on_a_disk_filled_by_others_what_is_stale_can_be_removed(tmp_path, chang
             for number in range(10_000):
                 cache.set(f"more {{number}}", b"x" * 500, ttl=number + 1)
         for attempt in range(2):
-            # The second time the spare room is given up already.
+            # The second time the spare room is given up already, and sets evict rather than take the last free pages.
             try:
                 fill()
-                raise SystemExit("the disk is not full")
+                assert attempt > 0, "the disk is not full"
             except StoreError as error:
                 assert error.errno == 28
             {change}
+            if attempt == 0:
+                print(sum(cache.get(f"key {{number}}") is not None for number in range(1, stored, 2)))
         left = sum(cache.get(f"key {{number}}") is not None for number in range(0, stored, 2))
         assert left == 0 or "touch" in {change!r}
-        print(sum(cache.get(f"key {{number}}") is not None for number in range(1, stored, 2)))
         os.unlink("{tmp_path}/filler")
         assert cache.set("new", b"value") and cache.get("new") == b"value"
         assert os.stat("{tmp_path}/cache/spare").st_blocks == 512
         assert cache.verify()["damaged"] == 0
     """
     kept = int(mounted(f"mount -t tmpfs -o size=8m,mode=700 tmpfs {tmp_path}", code))
-    # Little is evicted for it.
-    assert kept > 500 or "clear" in change
+    # Little is evicted for a little change.
+    assert kept == (0 if "clear" in change else 1000) or "delete_many" in change and kept > 200, kept
 
 
 def test_readers_of_a_full_disk_are_not_killed(tmp_path):

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// How many idle read transactions are kept; each holds a slot of the reader table.
 const IDLE: usize = 64;
 
-/// LMDB's handle of the unnamed database.
+/// LMDB's handle of the database of free pages, and of the unnamed one.
+pub(super) const FREE: lmdb::MDB_dbi = 0;
 pub(super) const UNNAMED: lmdb::MDB_dbi = 1;
 
 /// How an environment is opened.
@@ -161,6 +162,19 @@ impl Environment {
     /// Frees the slots of readers that died; returns how many.
     pub(in super::super) fn clear_dead_readers(&self) -> Result<usize> {
         self.enter()?.clear_dead_readers()
+    }
+
+    /// Bytes of the file that a committed transaction may have used; what is behind them is room.
+    pub(in super::super) fn end(&self) -> Result<u64> {
+        let entered = self.enter()?;
+        let mut stat = std::mem::MaybeUninit::<lmdb::MDB_stat>::uninit();
+        let mut info = std::mem::MaybeUninit::<lmdb::MDB_envinfo>::uninit();
+        // SAFETY: the environment is open; each call fills in what it is given if it succeeds.
+        unsafe {
+            check(lmdb::mdb_env_stat(entered.env.as_ptr(), stat.as_mut_ptr()))?;
+            check(lmdb::mdb_env_info(entered.env.as_ptr(), info.as_mut_ptr()))?;
+            Ok((info.assume_init().me_last_pgno as u64 + 1) * u64::from(stat.assume_init().ms_psize))
+        }
     }
 
     /// Opens the file anew where LMDB cannot go on, since it could not write where the newest state is ([`Fault::is_broken`]

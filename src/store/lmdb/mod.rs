@@ -8,7 +8,7 @@ mod environment;
 
 pub(super) use environment::{Environment, Flags};
 
-use environment::{Entered, UNNAMED};
+use environment::{Entered, FREE, UNNAMED};
 use lmdb_master_sys as lmdb;
 use std::ffi::{CStr, c_int};
 use std::io;
@@ -21,6 +21,8 @@ use std::ptr::{NonNull, null_mut};
 pub(super) struct Fault(c_int);
 
 impl Fault {
+    pub(super) const NO_SPACE: Self = Self(libc::ENOSPC);
+
     /// The map has no page left.
     pub(super) fn is_full(self) -> bool {
         matches!(self.0, lmdb::MDB_MAP_FULL | lmdb::MDB_TXN_FULL)
@@ -29,6 +31,11 @@ impl Fault {
     /// The file cannot grow.
     pub(super) fn is_out_of_disk(self) -> bool {
         matches!(self.0, libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
+    }
+
+    /// A write was cut short, or the device failed.
+    pub(super) fn is_input_output(self) -> bool {
+        self.0 == libc::EIO
     }
 
     /// The environment has to be [opened anew](Environment::revive).
@@ -79,13 +86,23 @@ impl View {
     }
 
     /// Walks the rows from `key` on, in order of their keys, while `visit` says so.
-    pub(super) fn walk<'v>(&'v self, key: &[u8], mut visit: impl FnMut(&'v [u8], &'v [u8]) -> bool) -> Result<()> {
+    pub(super) fn walk<'v>(&'v self, key: &[u8], visit: impl FnMut(&'v [u8], &'v [u8]) -> bool) -> Result<()> {
+        self.walk_in(UNNAMED, key, visit)
+    }
+
+    /// An empty key is before all others.
+    fn walk_in<'v>(
+        &'v self,
+        database: lmdb::MDB_dbi,
+        key: &[u8],
+        mut visit: impl FnMut(&'v [u8], &'v [u8]) -> bool,
+    ) -> Result<()> {
         let mut cursor = null_mut();
         // SAFETY: the cursor lives in this function; the transaction does not write meanwhile, as it is borrowed.
         unsafe {
-            check(lmdb::mdb_cursor_open(self.txn.as_ptr(), UNNAMED, &raw mut cursor))?;
+            check(lmdb::mdb_cursor_open(self.txn.as_ptr(), database, &raw mut cursor))?;
             let (mut key, mut row) = (value_of(key), value_of(&[]));
-            let mut step = lmdb::MDB_SET_RANGE;
+            let mut step = if key.mv_size == 0 { lmdb::MDB_FIRST } else { lmdb::MDB_SET_RANGE };
             let ended = loop {
                 match lmdb::mdb_cursor_get(cursor, &raw mut key, &raw mut row, step) {
                     0 if visit(bytes_of(&key), bytes_of(&row)) => step = lmdb::MDB_NEXT,
@@ -96,6 +113,21 @@ impl View {
             lmdb::mdb_cursor_close(cursor);
             ended
         }
+    }
+
+    /// How many pages of the file the next writer may use, as long as no other snapshot is older. Not of a [`Writing`].
+    pub(super) fn free_pages(&self) -> Result<usize> {
+        // SAFETY: an open transaction.
+        let newest = unsafe { lmdb::mdb_txn_id(self.txn.as_ptr()) } as usize;
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |number| usize::from_ne_bytes(*number));
+        let mut pages = 0;
+        // A row for each transaction that freed pages: their number, then theirs.
+        self.walk_in(FREE, &[], |freed_by, row| {
+            let usable = number(freed_by) < newest;
+            pages += if usable { number(row) } else { 0 };
+            usable
+        })?;
+        Ok(pages)
     }
 
     /// Bytes of the pages that hold rows, and how many rows there are.
