@@ -9,6 +9,7 @@ use super::directory::{Directory, Names};
 use super::process::Owner;
 use super::row::{BlobId, Entry};
 use crate::buffer::{AlignedBuf, FrameBuf, FrameMemory, Mapping, Origin};
+use crate::checksum::xxh3_64;
 use crate::error::Result;
 use crate::memory::SyncWeakMap;
 use crate::random;
@@ -18,7 +19,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Blobs of more than this are mapped, smaller ones read into memory: 64 KiB.
 pub const MAPPED_ABOVE: usize = 64 * 1024;

@@ -87,23 +87,25 @@ impl Store {
         Ok(self.see(&snapshot, index, &self.asked(key, now)?, inline)?.at_hand(index))
     }
 
-    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; `inline` is given the position too.
+    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; what is found of each is given to
+    /// `found`, in the order of the keys, which is not to take long either.
     ///
     /// # Errors
-    /// Those of [`Self::get`].
-    pub fn get_many_at_hand<T>(
+    /// Those of [`Self::get`], and of `found`.
+    pub fn get_many_at_hand<T, E: From<Error>>(
         &self,
         keys: &[&str],
         now: u64,
-        mut inline: impl FnMut(usize, Inline<'_>) -> T,
-    ) -> Result<Vec<AtHand<T>>> {
+        inline: impl Fn(Inline<'_>) -> T,
+        mut found: impl FnMut(AtHand<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let Some((index, snapshot)) = self.snapshot_at_hand()? else {
-            return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect());
+            return keys.iter().try_for_each(|_| found(AtHand::Elsewhere));
         };
-        let looks = keys.iter().enumerate().map(|(at, key)| {
-            Ok(self.see(&snapshot, index, &self.asked(key, now)?, |frame| inline(at, frame))?.at_hand(index))
-        });
-        looks.collect()
+        for key in keys {
+            found(self.see(&snapshot, index, &self.asked(key, now)?, &inline)?.at_hand(index))?;
+        }
+        Ok(())
     }
 
     /// Looks several keys up, in one snapshot.
@@ -112,8 +114,13 @@ impl Store {
     /// Those of [`Self::get`].
     pub fn get_many(&self, keys: &[&str], now: u64) -> Result<Vec<Lookup>> {
         self.index()?;
-        let found = self.get_many_at_hand(keys, now, |_, inline| inline.to_hit())?.into_iter().zip(keys);
-        let found = found.map(|(found, key)| match found {
+        let mut all = Vec::with_capacity(keys.len());
+        let inline = |inline: Inline<'_>| inline.to_hit();
+        self.get_many_at_hand::<_, Error>(keys, now, inline, |found| {
+            all.push(found);
+            Ok(())
+        })?;
+        let found = all.into_iter().zip(keys).map(|(found, key)| match found {
             AtHand::Inline(hit) => hit.map(Lookup::Hit),
             AtHand::Found(found) => Ok(found),
             // Files are opened, and damage is dealt with, one at a time.

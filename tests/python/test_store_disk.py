@@ -130,7 +130,7 @@ def test_on_a_disk_filled_by_others_what_is_stale_can_be_removed(tmp_path, chang
     """
     kept = int(mounted(f"mount -t tmpfs -o size=8m,mode=700 tmpfs {tmp_path}", code))
     # Little is evicted for a little change.
-    assert kept == (0 if "clear" in change else 1000) or "delete_many" in change and kept > 200, kept
+    assert kept == (0 if "clear" in change else 1000) or ("delete_many" in change and kept > 200), kept
 
 
 def test_readers_of_a_full_disk_are_not_killed(tmp_path):

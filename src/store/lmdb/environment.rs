@@ -1,8 +1,8 @@
 //! An index file that is open in this process, and opened anew where LMDB cannot go on.
 
-use super::{Fault, Reading, Result, View, Writing, check};
+use super::{Fault, Reading, Result, View, Writing, bytes_of, check};
 use lmdb_master_sys as lmdb;
-use std::ffi::{CString, c_uint};
+use std::ffi::{CString, c_int, c_uint};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,7 +79,8 @@ impl Opening {
                 check(lmdb::mdb_env_open(env, self.path.as_ptr(), bits, 0o600))?;
                 let (mut txn, mut dbi) = (null_mut(), 0);
                 check(lmdb::mdb_txn_begin(env, null_mut(), lmdb::MDB_RDONLY, &raw mut txn))?;
-                let found = check(lmdb::mdb_dbi_open(txn, std::ptr::null(), 0, &raw mut dbi));
+                let found = check(lmdb::mdb_dbi_open(txn, std::ptr::null(), 0, &raw mut dbi))
+                    .and_then(|()| check(lmdb::mdb_set_compare(txn, dbi, Some(compare))));
                 lmdb::mdb_txn_abort(txn);
                 debug_assert_eq!(dbi, UNNAMED);
                 found
@@ -93,6 +94,22 @@ impl Opening {
             }
         }
     }
+}
+
+/// The order that LMDB has by itself, of bytes; most keys differ in their first eight.
+unsafe extern "C" fn compare(one: *const lmdb::MDB_val, other: *const lmdb::MDB_val) -> c_int {
+    // SAFETY: LMDB hands over keys that live for as long as this call.
+    let (one, other) = unsafe { (&*one, &*other) };
+    if one.mv_size >= 8 && other.mv_size >= 8 {
+        // SAFETY: as long as that; keys stand anywhere.
+        let [first, second] =
+            unsafe { [one, other].map(|key| u64::from_be(key.mv_data.cast::<u64>().read_unaligned())) };
+        if first != second {
+            return if first < second { -1 } else { 1 };
+        }
+    }
+    // SAFETY: as above.
+    unsafe { bytes_of(one).cmp(bytes_of(other)) as c_int }
 }
 
 impl State {
