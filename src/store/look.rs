@@ -110,10 +110,10 @@ impl Store {
     ) -> Result<Option<(Seen<T>, Option<Terms>)>> {
         let (mut tags, mut guarded) = (Vec::new(), None);
         loop {
-            let guards = self.guards(index, &asked.name, &tags);
+            let (guards, namespace) = (self.guards(index, &asked.name, &tags), self.namespace_guard(index));
             let reading = if may_wait { Some(index.read()?) } else { index.read_at_once()? };
             let Some(reading) = reading else { return Ok(None) };
-            let snapshot = self.snapshot_of(index, reading)?;
+            let snapshot = self.snapshot_of(index, namespace, reading)?;
             let row = match self.find(&snapshot, index, asked)? {
                 Ok(row) => row,
                 Err(miss) => return Ok(Some((Seen::Miss(miss), None))),

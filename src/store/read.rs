@@ -1,11 +1,13 @@
 //! Reading: the index first, then the blob that it names.
 
 use super::blobs::Found;
-use super::index::Opened;
+use super::epochs;
+use super::index::{Index, Opened};
 use super::lmdb::{Fault, Reading, View};
 use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of, tag_name};
 use super::store::Store;
 use crate::buffer::{FrameBuf, Origin};
+use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header};
 
@@ -136,17 +138,30 @@ impl Store {
     /// A snapshot, if this process has the index open and it needs no waiting.
     fn snapshot_at_hand(&self) -> Result<Option<(&Opened, Snapshot<'_>)>> {
         let Some(index) = self.opened.current() else { return Ok(None) };
+        let guard = self.namespace_guard(index);
         let Some(reading) = index.read_at_once()? else { return Ok(None) };
-        Ok(Some((index, self.snapshot_of(index, reading)?)))
+        Ok(Some((index, self.snapshot_of(index, guard, reading)?)))
     }
 
     fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
-        self.snapshot_of(index, index.read()?)
+        let guard = self.namespace_guard(index);
+        self.snapshot_of(index, guard, index.read()?)
     }
 
-    pub(super) fn snapshot_of<'i>(&self, index: &'i Opened, reading: Reading<'i>) -> Result<Snapshot<'i>> {
-        let namespace_stamp = self.namespace_stamp(&reading).map_err(|fault| index.fault("read", fault))?;
-        Ok(Snapshot { reading, namespace_stamp })
+    pub(super) fn namespace_guard(&self, index: &Opened) -> Guard {
+        index.epochs.guard(epochs::of_namespace(self.namespace.hash()))
+    }
+
+    /// `guard` is the namespace's, taken before the reading was begun.
+    pub(super) fn snapshot_of<'i>(
+        &self,
+        index: &'i Opened,
+        guard: Guard,
+        reading: Reading<'i>,
+    ) -> Result<Snapshot<'i>> {
+        let stamp = self.namespace_stamp(index, &reading).map_err(|fault| index.fault("read", fault))?;
+        self.last_stamp.set(&index.epochs, guard, stamp);
+        Ok(Snapshot { reading, namespace_stamp: stamp })
     }
 
     fn see<T>(
@@ -179,8 +194,14 @@ impl Store {
     }
 
     /// Why an entry cannot be served, if so.
-    pub(super) fn reason_against(&self, row: &Row<'_>, view: &View, asked: &Asked<'_>) -> Result<Option<Miss>, Fault> {
-        self.reason_in(self.namespace_stamp(view)?, row, view, asked)
+    pub(super) fn reason_against(
+        &self,
+        index: &Index,
+        row: &Row<'_>,
+        view: &View,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Miss>, Fault> {
+        self.reason_in(self.namespace_stamp(index, view)?, row, view, asked)
     }
 
     fn reason_in(
@@ -210,7 +231,10 @@ impl Store {
     }
 
     /// Zero until the namespace is first cleared.
-    pub(super) fn namespace_stamp(&self, view: &View) -> Result<u64, Fault> {
+    pub(super) fn namespace_stamp(&self, index: &Index, view: &View) -> Result<u64, Fault> {
+        if let Some(stamp) = self.last_stamp.get(&index.epochs, self.namespace.hash()) {
+            return Ok(stamp);
+        }
         Ok(view.get(&RowKey::namespace(self.namespace.hash()))?.and_then(number_of).unwrap_or(0))
     }
 
@@ -233,7 +257,7 @@ impl Store {
         let failed = |fault| index.fault("read", fault);
         let row = reading.get(&RowKey::entry(&asked.name)).map_err(failed)?.and_then(Row::parse);
         match row {
-            Some(row) => Ok(self.reason_against(&row, &reading, &asked).map_err(failed)?.is_none()),
+            Some(row) => Ok(self.reason_against(index, &row, &reading, &asked).map_err(failed)?.is_none()),
             None => Ok(false),
         }
     }
