@@ -363,9 +363,7 @@ class Store:
         require_zero_copy: bool = False,
         stale: bool = False,
         at_hand: bool = False,
-    ) -> (
-        tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str
-    ):
+    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
         """As `get`, for who keeps a copy.
 
         Args:

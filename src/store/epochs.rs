@@ -91,3 +91,37 @@ impl LastStamp {
 }
 
 const _: () = assert!(NAMES + TAGS + NAMESPACES == COUNTERS as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_known_until_its_namespace_changes() {
+        let (epochs, last, hash) = (Epochs::private(), LastStamp::default(), [7; 16]);
+        let guard = || epochs.guard(of_namespace(&hash));
+        assert_eq!(last.get(&epochs, &hash), None);
+        let before = guard();
+        last.set(&epochs, before, 1);
+        assert_eq!(last.get(&epochs, &hash), Some(1));
+        let changes = [of_namespace(&hash)];
+        let changing = epochs.change(&changes);
+        assert_eq!(last.get(&epochs, &hash), None);
+        last.set(&epochs, guard(), 2);
+        assert_eq!(last.get(&epochs, &hash), None);
+        drop(changing);
+        last.set(&epochs, before, 1);
+        assert_eq!(last.get(&epochs, &hash), None);
+        last.set(&epochs, guard(), 3);
+        assert_eq!(last.get(&epochs, &hash), Some(3));
+    }
+
+    #[test]
+    fn names_tags_and_namespaces_share_no_counter() {
+        for byte in 0..=255 {
+            let (name, tag, namespace) = (of_name(&[byte; 32]), of_tag(&[byte; 16]), of_namespace(&[byte; 16]));
+            assert!(name < NAMES && (NAMES..NAMES + TAGS).contains(&tag) && namespace >= NAMES + TAGS);
+            assert!(namespace < COUNTERS as u64);
+        }
+    }
+}
