@@ -161,18 +161,20 @@ impl Function {
         out.extend(&self.scope.to_le_bytes()).map_err(Error::from)?;
         let mut encoder = Encoder::new(py, out, &self.describe);
         if let Some(key) = &self.key {
-            return self.encode_key(key.bind(py), encoder, arguments);
+            return self.encode_key(key.bind(py), &mut encoder, arguments);
         }
         // SAFETY: attached; bound above.
-        let done = unsafe { self.parameters.encode(&mut encoder, arguments, &mut slots) };
-        done.map_err(|unencoded| self.unencoded(py, encoder, &unencoded))
+        match unsafe { self.parameters.encode(&mut encoder, arguments, &mut slots) } {
+            Ok(()) => Ok(()),
+            Err(unencoded) => Err(self.unencoded(py, &mut encoder, &unencoded)),
+        }
     }
 
     #[cold]
     fn encode_key(
         &self,
         key: &Bound<'_, PyAny>,
-        mut encoder: Encoder<'_, '_>,
+        encoder: &mut Encoder<'_, '_>,
         arguments: &Arguments<'_>,
     ) -> PyResult<()> {
         let py = key.py();
@@ -181,7 +183,7 @@ impl Function {
             // SAFETY: attached; `made` is held.
             unsafe { encoder.value(made.as_ptr()) }
         });
-        done.map_err(|_| match encoder.into_fault() {
+        done.map_err(|_| match encoder.take_fault() {
             (Fault::Raised(error), _) => error,
             (Fault::Unfit { expected, found }, path) => {
                 let place = format!("what key= of {} returned{path}", self.label.bind(py).to_string_lossy());
@@ -196,8 +198,8 @@ impl Function {
     }
 
     #[cold]
-    fn unencoded(&self, py: Python<'_>, encoder: Encoder<'_, '_>, Unencoded(parameter): &Unencoded<'_>) -> PyErr {
-        let (expected, found, path) = match encoder.into_fault() {
+    fn unencoded(&self, py: Python<'_>, encoder: &mut Encoder<'_, '_>, Unencoded(parameter): &Unencoded<'_>) -> PyErr {
+        let (expected, found, path) = match encoder.take_fault() {
             (Fault::Raised(error), _) => return error,
             (Fault::Unfit { expected, found }, path) => (expected, found, path),
         };
