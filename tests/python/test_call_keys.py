@@ -9,14 +9,17 @@ import datetime
 import decimal
 import enum
 import fractions
+import inspect
 import ipaddress
 import itertools
+import json
 import math
 import pathlib
 import re
 import struct
 import sys
 import threading
+import urllib.parse  # of a vector
 import uuid
 import zoneinfo
 from typing import Any, NamedTuple
@@ -26,13 +29,14 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from calls import call_of, encoding
+from calls import call_of, encoding, no_decoder
 from hypothesis import given
 from hypothesis import strategies as st
 from support import run
 
 import framecache
-from framecache import EncodeError
+from framecache import EncodeError, _keys
+from framecache._framecache import L1, MISSING, Call
 
 
 class Color(enum.Enum):
@@ -554,3 +558,28 @@ def test_names_in_the_main_module_are_those_of_its_script(tmp_path: pathlib.Path
         found.append(bytes.fromhex(output.stdout))
         assert os.fsencode(script.resolve()) in found[-1]
     assert found[0] != found[1]
+
+
+VECTORS = [
+    json.loads(line)
+    for line in (pathlib.Path(__file__).parents[2] / "proto-docs/vectors/keys.jsonl").read_text("ascii").splitlines()
+]
+
+
+@pytest.mark.parametrize("vector", [each for each in VECTORS if each["kind"] == "value"], ids=lambda each: each["name"][:40])
+def test_values_are_encoded_as_the_vectors_say(vector: dict[str, str]) -> None:
+    assert encoding(eval(vector["python"])).hex() == vector["hex"]
+
+
+@pytest.mark.parametrize("vector", [each for each in VECTORS if each["kind"] == "key"], ids=lambda each: each["name"])
+def test_keys_are_made_as_the_vectors_say(vector: dict[str, str]) -> None:
+    function = eval(f"lambda {vector['signature'][1:-1]}: None")
+    parameters = [
+        (name, int(each.kind), MISSING if each.default is each.empty else each.default, False)
+        for name, each in inspect.signature(function).parameters.items()
+    ]
+    l1 = L1(1 << 20, decode=no_decoder)
+    identity = bytes.fromhex(vector["identity"])
+    call = Call(l1, 7, identity, vector["label"], parameters, None, describe=_keys.describe)
+    keys = eval(f"call.key{vector['arguments']}, call.canonical{vector['arguments']}")
+    assert keys == (vector["key"], b"\x07\x00\x00\x00" + bytes.fromhex(vector["hex"]))
