@@ -52,7 +52,7 @@ use table::{Collect, Find, Gone, Same, Table, Units};
 /// For how many bytes one key is remembered that was evicted lately, twice.
 const BYTES_A_GHOST: u64 = 512;
 /// Bytes of a place in the table: quick_cache's links and states around a pointer, and its share of the hash table.
-const PLACE: u64 = 24 + 8;
+const PLACE: u64 = 32 + 8;
 /// The table's memory is taken off the room for entries in this part of all.
 const STEPS: u64 = 256;
 /// Places that an insertion's part of the walk goes past.
