@@ -79,11 +79,14 @@ fn hits() {
             vec![
                 ("HashMap::get", Box::new(|| drop(black_box(map.get(&next(&mut a)[..]))))),
                 ("L1::get", Box::new(|| drop(black_box(cache.get(&next(&mut b), |value| *value))))),
-                ("L1::get, a miss", Box::new(|| {
-                    let mut key = next(&mut c);
-                    key[0] = 1;
-                    drop(black_box(cache.get(&key, |value| *value)));
-                })),
+                (
+                    "L1::get, a miss",
+                    Box::new(|| {
+                        let mut key = next(&mut c);
+                        key[0] = 1;
+                        drop(black_box(cache.get(&key, |value| *value)));
+                    }),
+                ),
             ],
         );
     }
@@ -97,14 +100,20 @@ fn fills() {
         11,
         200_000,
         vec![
-            ("of a new key", Box::new(|| {
-                a += 1;
-                small.insert(&key_of((1 << 40) + a), 1, new());
-            })),
-            ("in place of an entry", Box::new(|| {
-                b = (b + 1) % 100;
-                small.insert(&key_of((1 << 50) + b), 1, new());
-            })),
+            (
+                "of a new key",
+                Box::new(|| {
+                    a += 1;
+                    small.insert(&key_of((1 << 40) + a), 1, new());
+                }),
+            ),
+            (
+                "in place of an entry",
+                Box::new(|| {
+                    b = (b + 1) % 100;
+                    small.insert(&key_of((1 << 50) + b), 1, new());
+                }),
+            ),
         ],
     );
 }
