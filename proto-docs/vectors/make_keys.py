@@ -91,10 +91,11 @@ None False True 0 1 -1 2**63-1 -2**63 2**63 2**64-1 -2**63-1 2**71 -2**71 2**819
 0.0 -0.0 1.0 1e308 float('inf') float('nan') 1j complex(-0.0,1)
 '' 'a' 'Zürich' '🦀' '\\ud83e\\udd80' 'a'*1024 'a'*1025 'é'*512 'é'*513 '🦀'*300000
 b'' b'a' b'\\x00'*1024 b'\\x00'*1025 b'\\x01'*3000000 bytearray(b'a') bytearray(1025)
-memoryview(b'ab') memoryview(b'abcd').cast('H') memoryview(b'abcd').cast('B',(2,2)) memoryview(b'abcd')[::-2] memoryview(bytes(4100))[::2]
+memoryview(b'ab') memoryview(b'abcd').cast('H') memoryview(b'abcd').cast('B',(2,2)) memoryview(b'abcd')[::-2]
+memoryview(bytes(4100))[::2]
 () (1,) (1,(2,)) ((1,2),) [] [1] [[]] {} {1:2} {2:1,1:2} {'b':1,'a':[{}]} {1:0,True:0} {True:0,'1':0,1.5:0,None:0}
 set() {1} {'b','a',1,(2,)} frozenset() frozenset({1,frozenset({2})})
-""".split()
+""".split()  # noqa: SIM905
 
 #: Name, expression, and what is written for its value.
 OTHERS = [
@@ -144,9 +145,7 @@ OTHERS = [
     (
         "array",
         "np.arange(6, dtype='<i2').reshape(2, 3).T",
-        Described(
-            "numpy.ndarray", ("<i2", (3, 2), memoryview(struct.pack("<6h", 0, 3, 1, 4, 2, 5)))
-        ),
+        Described("numpy.ndarray", ("<i2", (3, 2), memoryview(struct.pack("<6h", 0, 3, 1, 4, 2, 5)))),
     ),
     ("array-empty", "np.zeros((0, 2))", Described("numpy.ndarray", ("<f8", (0, 2), b""))),
     ("array-objects", "np.array([1, 'a'], dtype=object)", Described("numpy.ndarray", ("O", (2,), [1, "a"]))),

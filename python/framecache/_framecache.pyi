@@ -508,3 +508,69 @@ def loads(obj: bytes | bytearray | memoryview | str, /) -> Any:
 
 def encode_json(value: Any) -> Frame:
     """Return a frame whose payload is `value` as JSON, written where it stays."""
+
+@final
+class Call:
+    """A cached function: binds a call to the signature, encodes its arguments, and looks them up in L1, in one step.
+
+    It stands for the function: it binds to instances, `inspect` and `typing` take it for one, and it is pickled by
+    name. `functools.update_wrapper` gives it the rest. proto-docs/keys.md specifies encoding and keys.
+    """
+
+    def __new__(
+        cls,
+        l1: L1,
+        scope: int,
+        identity: bytes,
+        label: str,
+        parameters: Sequence[tuple[str, int, Any, bool]],
+        miss: Callable[[bytes, tuple[Any, ...], dict[str, Any]], Any] | None,
+        *,
+        describe: Callable[..., tuple[str, object]],
+        key: Callable[..., object] | None = None,
+        views: bool = False,
+    ) -> Call:
+        """Make one.
+
+        Args:
+            l1: Where entries are looked up; while its `slow` is not 0, none are.
+            scope: The function's number in L1, of 32 bits; canonical bytes begin with it.
+            identity: What tells the function apart in all processes; keys depend on it. It differs for functions whose
+                parameters differ in name or order.
+            label: What keys begin with.
+            parameters: Name, kind (as in `inspect.Parameter`, 0 to 4), default or `MISSING`, and whether it is ignored,
+                in the order of the signature. Defaults are encoded as they are at each call.
+            miss: Called where there is nothing to serve, with the canonical bytes and the arguments of the call; what
+                it returns is the call's result. Without it the result is `MISSING`.
+            describe: Called with an object of a type that is not encoded in Rust: returns its label and what stands for
+                it, or raises `EncodeError(expected, found)`. For the instance that a method is called on (the first
+                parameter, if it is called ``self``) it is called with True as well.
+            key: Called with the arguments of the call; its result is encoded instead of them.
+            views: Whether hits may be views of the frame.
+        """
+
+    @property
+    def hits(self) -> int:
+        """How many calls L1 answered."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the value in L1, or what `miss` returns.
+
+        Raises:
+            TypeError: A call that the function does not accept, in CPython's words.
+            EncodeError: An argument without a form; the message names it and the place in it.
+        """
+
+    def canonical(self, *args: Any, **kwargs: Any) -> bytes:
+        """Return the canonical bytes of a call: the scope, then the encoding of its arguments."""
+
+    def key(self, *args: Any, **kwargs: Any) -> str:
+        """Return the key of a call: the label, ``#``, and 64 hexadecimal digits."""
+
+    def key_of(self, canonical: bytes, /) -> str:
+        """Return the key that canonical bytes are; `InvalidArgument` for those of another scope."""
+
+    def find(self, key: str, /) -> bytes | None:
+        """Return the canonical bytes of this function's entry in L1 with that key; goes past all entries of L1."""
+
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any: ...

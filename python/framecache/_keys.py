@@ -152,7 +152,7 @@ def _subclass(cls: type, value: Any) -> Described | None:
 _PLAIN: dict[type, Callable[[Any], object]] = {
     int: int.__int__,
     float: float.__float__,
-    complex: lambda value: complex(*complex.__getnewargs__(value)),
+    complex: lambda value: complex(*_parts(value)),
     str: str.__str__,
     bytes: lambda value: bytes.__add__(b"", value),
     bytearray: lambda value: bytearray.__getitem__(value, slice(None)),
@@ -162,6 +162,11 @@ _PLAIN: dict[type, Callable[[Any], object]] = {
     set: lambda value: set.__or__(set(), value),
     frozenset: lambda value: frozenset.__or__(frozenset(), value),
 }
+
+
+def _parts(value: Any) -> tuple[float, float]:
+    parts: tuple[float, float] = complex.__getnewargs__(value)  # type: ignore[attr-defined]
+    return parts
 
 
 def _decimal(value: Any) -> object:
@@ -256,7 +261,7 @@ def _array(value: Any) -> object:
 
 
 def _octets(data: Any) -> object:
-    return memoryview(_types.octets(data)) if data.nbytes else b""
+    return memoryview(_types.octets(data)) if data.nbytes else b""  # type: ignore[arg-type]
 
 
 def _table(value: Any) -> Described | None:
