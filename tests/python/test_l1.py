@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support import run
 
 import framecache
 from framecache import arrow, json, msgpack
 from framecache._framecache import L1, MISSING, Clock, Frame, InvalidArgument, Missing
+from support import run
 
 NOW = 1_000_000_000_000
 KEY = (7).to_bytes(4, "little") + b"key"
@@ -223,7 +223,9 @@ def test_a_view_of_what_may_change_is_not_shared(l1: L1) -> None:
     assert l1.find(KEY)[:2] == ("decoded", b"bytes")
 
 
-@pytest.mark.parametrize("make", [lambda t: t, lambda t: t.to_batches()[0], lambda t: t["a"], lambda t: t["a"].chunk(0)])
+@pytest.mark.parametrize(
+    "make", [lambda t: t, lambda t: t.to_batches()[0], lambda t: t["a"], lambda t: t["a"].chunk(0)]
+)
 def test_arrow_values_are_shared(l1: L1, make: Any) -> None:
     value = make(pa.table({"a": [1, 2, 3]}))
     payload = arrow.encode(pa.table({"a": [1, 2, 3]}))
