@@ -11,6 +11,10 @@ use std::hint::black_box;
 const ENTRIES: u64 = 1_000_000;
 
 fn main() {
+    let numbers: Vec<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if let [entries, max_bytes] = numbers[..] {
+        return measure_memory(entries, max_bytes);
+    }
     memory();
     hits();
     fills();
@@ -37,25 +41,27 @@ fn filled(entries: u64, max_bytes: u64) -> L1<usize> {
     cache
 }
 
-/// What entries take of this process's memory beyond their keys and values, without evictions and with ten times as
-/// many insertions as fit.
+/// What entries take of a process's memory beyond their keys and values: some that all fit, and ten times as many as fit.
 fn memory() {
-    for (title, entries, max_bytes) in
-        [("1,000,000 entries that fit", ENTRIES, 1 << 30), ("10,000,000 into 128 MiB", 10 * ENTRIES, 128 << 20)]
-    {
-        let before = resident();
-        let cache = filled(entries, max_bytes);
-        let taken = resident() - before;
-        let stats = cache.stats();
-        let each = taken as f64 / stats.entries as f64;
-        eprintln!(
-            "{title}: {} entries, {:.1} MiB resident, {:.1} MiB accounted, {each:.1} bytes an entry, {:.1} beyond key and value",
-            stats.entries,
-            taken as f64 / f64::from(1 << 20),
-            stats.bytes as f64 / f64::from(1 << 20),
-            each - (size_of::<usize>() + key_of(0).len()) as f64,
-        );
+    for (entries, max_bytes) in [(ENTRIES, 1 << 30), (10 * ENTRIES, 128 << 20)] {
+        let numbers = [entries, max_bytes].map(|number| number.to_string());
+        // In a process of its own, whose memory nothing else was kept in before.
+        let run = std::env::current_exe().and_then(|this| std::process::Command::new(this).args(numbers).status());
+        assert!(run.is_ok_and(|status| status.success()));
     }
+}
+
+fn measure_memory(entries: u64, max_bytes: u64) {
+    let before = resident();
+    let cache = filled(entries, max_bytes);
+    let taken = resident() - before;
+    let stats = cache.stats();
+    let each = taken as f64 / stats.entries as f64;
+    let beyond = each - (size_of::<usize>() + key_of(0).len()) as f64;
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    eprintln!("{entries} insertions into {} MiB: {} entries are kept", mebibytes(max_bytes), stats.entries);
+    eprintln!("  resident {:.1} MiB, counted {:.1} MiB", mebibytes(taken), mebibytes(stats.bytes));
+    eprintln!("  {each:.1} bytes an entry, {beyond:.1} beyond key and value");
 }
 
 fn resident() -> u64 {
@@ -77,14 +83,24 @@ fn hits() {
             21,
             200_000,
             vec![
-                ("HashMap::get", Box::new(|| drop(black_box(map.get(&next(&mut a)[..]))))),
-                ("L1::get", Box::new(|| drop(black_box(cache.get(&next(&mut b), |value| *value))))),
+                (
+                    "HashMap::get",
+                    Box::new(|| {
+                        black_box(map.get(&next(&mut a)[..]));
+                    }),
+                ),
+                (
+                    "L1::get",
+                    Box::new(|| {
+                        black_box(cache.get(&next(&mut b), |value| *value));
+                    }),
+                ),
                 (
                     "L1::get, a miss",
                     Box::new(|| {
                         let mut key = next(&mut c);
                         key[0] = 1;
-                        drop(black_box(cache.get(&key, |value| *value)));
+                        black_box(cache.get(&key, |value| *value));
                     }),
                 ),
             ],

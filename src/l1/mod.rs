@@ -59,6 +59,8 @@ const SLOT: u64 = 32;
 const PLACE: u64 = SLOT + 8;
 /// The table's memory is taken off the room for entries in this part of all.
 const STEPS: u64 = 256;
+/// How often an entry is put into the table until it stays.
+const ATTEMPTS: usize = 3;
 /// Places that an insertion's part of the walk goes past.
 const PLACES_A_STEP: u64 = 32;
 
@@ -226,16 +228,11 @@ impl<V: Send + Sync> L1<V> {
             return false;
         }
         let mut gone = Gone::default();
-        self.table.insert_with_lifecycle(record.clone(), (), &mut gone);
-        // A table that has just grown may make this very entry give way.
-        while self.settle() && !gone.has(&record) && !self.table.contains_key(&Same(&record)) {
-            self.table.insert_with_lifecycle(record.clone(), (), &mut gone);
-        }
-        let taken = !gone.has(&record);
+        // One that is larger than the one it replaces, or that made the table grow, may be the first to give way.
+        let taken = (0..ATTEMPTS).any(|_| self.place(&record, &mut gone));
         if !taken {
             self.counters.rejected.count();
         }
-        self.counters.evicted.add(gone.0.iter().filter(|gone| **gone != record).count() as u64);
         self.walk(&mut gone);
         taken
     }
@@ -341,21 +338,37 @@ impl<V: Send + Sync> L1<V> {
         removed
     }
 
-    /// Takes what the table has grown by off the room for entries; whether that is less now. The table never shrinks.
-    fn settle(&self) -> bool {
+    /// Puts a record into the table; whether it stayed there.
+    fn place(&self, record: &Record<V>, gone: &mut Gone<V>) -> bool {
+        let before = gone.0.len();
+        self.table.insert_with_lifecycle(record.clone(), (), gone);
+        let gone = &gone.0[before..];
+        let mut evicted = gone.iter().filter(|gone| *gone != record).count() as u64;
+        let mut stays = !gone.iter().any(|gone| gone.is(record));
+        if let Some(gave_way) = self.settle() {
+            let stayed = stays;
+            stays = self.table.contains_key(&Same(record));
+            evicted += gave_way.saturating_sub(u64::from(stayed && !stays));
+        }
+        self.counters.evicted.add(evicted);
+        stays
+    }
+
+    /// Takes what the table has grown by off the room for entries; how many gave way, `None` where it did not grow. It
+    /// never shrinks.
+    fn settle(&self) -> Option<u64> {
         let used = self.table.memory_used();
         // At least what `stats` says of it.
         let used = ((used.entries + used.map) as u64).max(used.entries as u64 / SLOT * PLACE);
         let step = (self.max_bytes / STEPS).max(1);
         let steps = used.div_ceil(step);
         if self.steps.fetch_max(steps, Ordering::Relaxed) >= steps {
-            return false;
+            return None;
         }
         let room = self.max_bytes.saturating_sub(steps * step);
         let before = self.table.len();
         self.table.set_capacity(room / UNIT as u64);
-        self.counters.evicted.add(before.saturating_sub(self.table.len()) as u64);
-        true
+        Some(before.saturating_sub(self.table.len()) as u64)
     }
 
     /// This insertion's part of the walk that removes what is dead.

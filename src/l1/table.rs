@@ -36,12 +36,6 @@ impl<V> Lifecycle<Record<V>, ()> for Collect {
 /// Records that left the table.
 pub(super) struct Gone<V>(pub(super) Vec<Record<V>>);
 
-impl<V> Gone<V> {
-    pub(super) fn has(&self, record: &Record<V>) -> bool {
-        self.0.iter().any(|gone| gone.is(record))
-    }
-}
-
 impl<V> Default for Gone<V> {
     fn default() -> Self {
         Self(Vec::new())
