@@ -1,7 +1,7 @@
 //! What a cached function does with a call: canonical bytes, the entry under them, the key that they are.
 #![allow(unsafe_code)]
 
-use super::bind::{Arguments, Parameters, Slots, Unencoded};
+use super::bind::{Arguments, Parameters, Unencoded};
 use super::encode::{Encoder, Fault, tag};
 use super::tier::{L1, SCOPE};
 use crate::cpython::{Sink, Writer};
@@ -34,13 +34,6 @@ pub(super) struct Function {
     pub(super) hits: Cell<u64>,
 }
 
-/// What a call led to.
-pub(super) enum Outcome<'py> {
-    Hit(Bound<'py, PyAny>),
-    /// The canonical bytes.
-    Miss(Bound<'py, PyBytes>),
-}
-
 /// What [`Function::new`] is given.
 pub(super) struct Options<'py> {
     pub(super) l1: Py<L1>,
@@ -61,7 +54,7 @@ impl Function {
         Self { l1, scope, identity, label, parameters, miss, describe, key, views, hits: Cell::new(0) }
     }
 
-    /// Looks a call up.
+    /// The value of a call in L1, or what `missed` makes of its canonical bytes.
     ///
     /// # Errors
     /// `TypeError` for a wrong call, `EncodeError` for an argument without a form, what Python code raised.
@@ -71,7 +64,8 @@ impl Function {
         py: Python<'py>,
         arguments: &Arguments<'_>,
         name: impl FnOnce() -> String,
-    ) -> PyResult<Outcome<'py>> {
+        missed: impl FnOnce(&Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         Writer::with(Sink::Bytes, |out| {
             self.encode(py, out, arguments, name)?;
             let l1 = self.l1.get();
@@ -79,9 +73,9 @@ impl Function {
                 && let Some(value) = l1.hit(py, out.written_from(0), self.views)?
             {
                 self.hits.set(self.hits.get() + 1);
-                return Ok(Outcome::Hit(value));
+                return Ok(value);
             }
-            Ok(Outcome::Miss(out.finish_bytes(py)?))
+            missed(&out.finish_bytes(py)?)
         })
     }
 
@@ -156,15 +150,17 @@ impl Function {
         arguments: &Arguments<'_>,
         name: impl FnOnce() -> String,
     ) -> PyResult<()> {
-        let mut slots = Slots::new(self.parameters.all.len());
+        let mut slots = None;
         self.parameters.bind(py, arguments, &mut slots, name)?;
-        out.extend(&self.scope.to_le_bytes()).map_err(Error::from)?;
+        out.reserve(SCOPE).map_err(Error::from)?;
+        // SAFETY: reserved.
+        unsafe { out.put(self.scope.to_le_bytes()) };
         let mut encoder = Encoder::new(py, out, &self.describe);
         if let Some(key) = &self.key {
             return self.encode_key(key.bind(py), &mut encoder, arguments);
         }
         // SAFETY: attached; bound above.
-        match unsafe { self.parameters.encode(&mut encoder, arguments, &mut slots) } {
+        match unsafe { self.parameters.encode(&mut encoder, arguments, slots.as_ref()) } {
             Ok(()) => Ok(()),
             Err(unencoded) => Err(self.unencoded(py, &mut encoder, &unencoded)),
         }

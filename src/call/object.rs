@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::bind::{Arguments, Parameters};
-use super::function::{Function, Options, Outcome};
+use super::function::{Function, Options};
 use super::tier::L1;
 use crate::cpython::Owned;
 use crate::error::Error;
@@ -180,25 +180,24 @@ unsafe extern "C" fn vectorcall(
         entered(object, |py, function| {
             let positional = ffi::PyVectorcall_NARGS(count).unsigned_abs();
             let arguments = Arguments::new(values, positional, names);
-            match function.look_up(py, &arguments, || name_of(py, object, function))? {
-                Outcome::Hit(value) => Ok(value.into_ptr()),
-                Outcome::Miss(canonical) => missed(function, &canonical, arguments),
-            }
+            let name = || name_of(py, object, function);
+            let value = function.look_up(py, &arguments, name, |canonical| missed(function, canonical, arguments))?;
+            Ok(value.into_ptr())
         })
     }
 }
 
 /// Hands a call on that L1 does not answer.
 #[inline(never)]
-fn missed(
+fn missed<'py>(
     function: &Function,
-    canonical: &Bound<'_, PyBytes>,
+    canonical: &Bound<'py, PyBytes>,
     arguments: Arguments<'_>,
-) -> PyResult<*mut ffi::PyObject> {
+) -> PyResult<Bound<'py, PyAny>> {
     // Attached anew, so that references which were dropped meanwhile are given back now.
-    Python::attach(|py| {
+    let result = Python::attach(|py| {
         let Some(miss) = &function.miss else {
-            return Ok(missing(py)?.clone().into_ptr());
+            return Ok(missing(py)?.clone().into_any().unbind());
         };
         let kwargs = PyDict::new(py);
         for (name, value) in arguments.keywords() {
@@ -207,8 +206,9 @@ fn missed(
                 kwargs.set_item(Bound::from_borrowed_ptr(py, name), Bound::from_borrowed_ptr(py, value))?;
             }
         }
-        Ok(miss.bind(py).call1((canonical, arguments.to_tuple(py)?, kwargs))?.into_ptr())
-    })
+        Ok::<_, PyErr>(miss.bind(py).call1((canonical, arguments.to_tuple(py)?, kwargs))?.unbind())
+    })?;
+    Ok(result.into_bound(canonical.py()))
 }
 
 unsafe extern "C" fn canonical(
