@@ -232,7 +232,8 @@ impl<'w, 'py> Encoder<'w, 'py> {
             } else if class == &raw mut ffi::PyMemoryView_Type {
                 self.memoryview(object)
             } else {
-                self.nested(object, |this| this.described(object))
+                let is_owner = std::mem::take(&mut self.is_owner);
+                self.nested(object, |this| this.described(object, is_owner))
             }
         }
     }
@@ -259,6 +260,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
             return Err(self.unfit(format!("at most {MAX_DEPTH} levels"), "more, or a value that contains itself"));
         }
         self.levels -= 1;
+        self.is_owner = false;
         let done = work(self);
         self.levels += 1;
         drop(held);
@@ -419,8 +421,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
     }
 
     /// An object of any other type: what it is called, and what stands for it.
-    unsafe fn described(&mut self, object: *mut ffi::PyObject) -> Done {
-        let is_owner = std::mem::take(&mut self.is_owner);
+    unsafe fn described(&mut self, object: *mut ffi::PyObject, is_owner: bool) -> Done {
         // SAFETY: held by `nested`.
         let object = unsafe { Bound::from_borrowed_ptr(self.py, object) };
         let describe = self.describe.bind(self.py);

@@ -10,7 +10,7 @@ use super::function::{Function, Options};
 use super::tier::L1;
 use crate::cpython::Owned;
 use crate::error::Error;
-use crate::python::error::guard;
+use crate::python::error::{attached, guard};
 use crate::python::l1::missing;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
@@ -195,7 +195,7 @@ fn missed<'py>(
     arguments: Arguments<'_>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // Attached anew, so that references which were dropped meanwhile are given back now.
-    let result = Python::attach(|py| {
+    let result = attached(|py| {
         let Some(miss) = &function.miss else {
             return Ok(missing(py)?.clone().into_any().unbind());
         };
@@ -358,7 +358,7 @@ unsafe extern "C" fn new(
     kwargs: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let made = guard(|| {
-        Python::attach(|py| {
+        attached(|py| {
             // SAFETY: attached; the protocol of tp_new.
             let function = Function::new(unsafe { options(py, args, kwargs)? });
             // SAFETY: attached. The collector cannot see the object before all of it is written: nothing is allocated
@@ -467,7 +467,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    Python::attach(|_| {
+    attached(|_| {
         // SAFETY: attached, the protocol of tp_clear. What is dropped is out of the object before that runs any code.
         unsafe {
             let this = object.cast::<Object>();

@@ -7,6 +7,7 @@ import copy
 import functools
 import gc
 import inspect
+import pathlib
 import pickle
 import random
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import run
 
 from calls import call_of, encoding, keep, no_decoder
 from framecache import EncodeError
@@ -304,6 +306,7 @@ def test_an_instance_counts_only_by_a_declared_identity() -> None:
         assert text.endswith(found)
     with pytest.raises(EncodeError, match="of a frozen dataclass, an Enum or a class registered"):
         call(Plain(), 1)
+    assert call.canonical([Point(1)], 1)  # no instance of a class that has methods of its own
     # Elsewhere a dataclass counts by its fields, frozen or not.
     assert call.canonical(Fixed(Point(1)), 1)
 
@@ -436,3 +439,29 @@ def test_a_description_of_another_form_is_an_error_of_its_maker() -> None:
     with pytest.raises(TypeError):
         call(object())
     assert functools.partial(call, 1)() is MISSING
+
+
+def test_calls_while_the_interpreter_ends() -> None:
+    code = """
+        from calls import call_of
+
+        class Last:
+            def __init__(self, call):
+                self.call = call
+
+            def __del__(self, print=print, object=object, Exception=Exception):
+                print(self.call(1))
+                for arguments in ((object(),), ()):
+                    try:
+                        self.call(*arguments)
+                    except Exception as error:
+                        print(type(error).__name__)
+
+        call = call_of(lambda x: None, miss=lambda canonical, args, kwargs: args)
+        call.cycle = call
+        last = Last(call)
+        last.cycle = last
+    """
+    assert run(code, env={"PYTHONPATH": str(pathlib.Path(__file__).parent)}).split("\n")[:3] == [
+        "(1,)", "EncodeError", "TypeError",
+    ]  # fmt: skip
