@@ -154,7 +154,7 @@ OTHERS = [
         "np.array(['1970-01-02'], 'M8[D]')",
         Described("numpy.ndarray", ("<M8[D]", (1,), memoryview(struct.pack("<q", 1)))),
     ),
-    ("scalar", "np.float32(1.5)", Described("numpy.generic", ("<f4", memoryview(struct.pack("<f", 1.5))))),
+    ("scalar", "np.float32(1.5)", Described("numpy.generic", ("<f4", struct.pack("<f", 1.5)))),
 ]
 
 

@@ -243,10 +243,11 @@ def _numpy(value: Any) -> Described | None:
         if type(value) is numpy.ndarray:
             return "numpy.ndarray", _array(value)
         if isinstance(value, numpy.generic):
-            return "numpy.generic", (
-                _types.describe_dtype(value.dtype),
-                _octets(numpy.array([value], value.dtype)),
-            )
+            dtype = value.dtype
+            described = _types.describe_dtype(dtype)
+            if dtype.kind in "biufcmM" and dtype.char not in "gG":
+                return "numpy.generic", (described, value.tobytes())
+            return "numpy.generic", (described, bytes(_octets(numpy.array([value], dtype))))
         return ("numpy.dtype", _types.describe_dtype(value)) if isinstance(value, numpy.dtype) else None
     except TypeError as error:
         raise EncodeError(str(error), f"an instance of {_shown(type(value))}") from None
@@ -260,7 +261,7 @@ def _array(value: Any) -> object:
     return described, value.shape, _octets(sys.modules["numpy"].ascontiguousarray(value).reshape(-1))
 
 
-def _octets(data: Any) -> object:
+def _octets(data: Any) -> memoryview | bytes:
     return memoryview(_types.octets(data)) if data.nbytes else b""  # type: ignore[arg-type]
 
 

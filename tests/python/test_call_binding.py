@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import run
 
 from calls import call_of, encoding, keep, no_decoder
 from framecache import EncodeError
 from framecache._framecache import L1, MISSING, Call
+from support import run
 
 
 def parameters(a: int, b: str = "b", /, c: float = 1.5, *rest: int, d: bytes = b"d", **more: object) -> str:
