@@ -52,15 +52,13 @@ def describe(value: Any, is_owner: bool = False) -> Described:
         return known[0], known[1](value)
     if isinstance(value, type):
         return "type", _name_of(value)
-    described = _of_class(cls, value, is_owner)
+    of_library = _LIBRARIES.get(cls.__module__.partition(".")[0])
+    described = of_library(value) if of_library is not None else None
+    described = described or _of_class(cls, value, is_owner)
+    if described is None and not is_owner:
+        described = _subclass(cls, value)
     if described is not None:
         return described
-    if not is_owner:
-        library = cls.__module__.partition(".")[0]
-        described = _LIBRARIES[library](value) if library in _LIBRARIES else None
-        described = described or _subclass(cls, value)
-        if described is not None:
-            return described
     raise EncodeError(_EXPECTED_OWNER if is_owner else _EXPECTED, f"an instance of {_shown(cls)}")
 
 
