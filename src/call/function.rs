@@ -16,9 +16,9 @@ const DIGITS: usize = 2 * blake3::OUT_LEN;
 
 /// A cached function.
 pub(super) struct Function {
-    pub(super) l1: Py<L1>,
+    l1: Py<L1>,
     /// The function's number, which keeps its entries apart from others' in L1.
-    pub(super) scope: u32,
+    scope: u32,
     /// The hash of what identifies the function in all processes: hashes of its arguments are keyed with it.
     identity: [u8; blake3::OUT_LEN],
     /// What keys begin with.
@@ -166,7 +166,7 @@ impl Function {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn encode_key(
         &self,
         key: &Bound<'_, PyAny>,
@@ -182,13 +182,9 @@ impl Function {
         done.map_err(|_| match encoder.take_fault() {
             (Fault::Raised(error), _) => error,
             (Fault::Unfit { expected, found }, path) => {
-                let place = format!("what key= of {} returned{path}", self.label.bind(py).to_string_lossy());
-                Error::Encode {
-                    place: place.replace("returned[", "returned, at [").replace("returned.", "returned, at ."),
-                    expected,
-                    found,
-                }
-                .into()
+                let at = if path.is_empty() { "" } else { ", at " };
+                let place = format!("what key= of {} returned{at}{path}", self.label.bind(py).to_string_lossy());
+                Error::Encode { place, expected, found }.into()
             }
         })
     }
