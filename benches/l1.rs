@@ -5,6 +5,7 @@
 mod timing;
 
 use framecache::l1::{L1, New, Options};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hint::black_box;
 
@@ -72,12 +73,14 @@ fn resident() -> u64 {
 fn hits() {
     for live in [1_000, ENTRIES] {
         let cache = filled(live, 1 << 30);
-        let map: HashMap<Vec<u8>, usize> = (0..live).map(|number| (key_of(number).to_vec(), 1)).collect();
-        let next = |turn: &mut u64| {
-            *turn = (*turn + 7_919) % live;
-            key_of(*turn)
+        let keys: Vec<_> = (0..live).map(key_of).collect();
+        let absent: Vec<_> = (live..2 * live).map(key_of).collect();
+        let map: HashMap<&[u8], usize> = keys.iter().map(|key| (&key[..], 1)).collect();
+        let turns = [(); 3].map(|()| Cell::new(0));
+        let next = |turn: &Cell<usize>| {
+            turn.set((turn.get() + 7_919) % live as usize);
+            turn.get()
         };
-        let (mut a, mut b, mut c) = (0, 0, 0);
         timing::compare(
             &format!("a hit among {live} entries"),
             21,
@@ -86,21 +89,19 @@ fn hits() {
                 (
                     "HashMap::get",
                     Box::new(|| {
-                        black_box(map.get(&next(&mut a)[..]));
+                        black_box(map.get(&keys[next(&turns[0])][..]));
                     }),
                 ),
                 (
-                    "L1::get",
+                    "L1::get: two guards, a deadline",
                     Box::new(|| {
-                        black_box(cache.get(&next(&mut b), |value| *value));
+                        black_box(cache.get(&keys[next(&turns[1])], |value| *value));
                     }),
                 ),
                 (
                     "L1::get, a miss",
                     Box::new(|| {
-                        let mut key = next(&mut c);
-                        key[0] = 1;
-                        black_box(cache.get(&key, |value| *value));
+                        black_box(cache.get(&absent[next(&turns[2])], |value| *value));
                     }),
                 ),
             ],
