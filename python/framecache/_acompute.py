@@ -33,11 +33,12 @@ class AsyncComputer:
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """As `value`, where `call` gives an awaitable."""
+        started = self._tiers.shared.started()
         found = await self.find(plan, canonical, key)
         if isinstance(found, Found):
             late = self._computer.late(found)
             if not late:
-                return self._computer.hit(plan, found)
+                return self._computer.hit(plan, found, key, started)
             if late <= plan.lifetime.stale_for:
                 if not self._computer.is_cooling(key) and self._flights.current(self._tiers.scope, key) is None:
                     self._start(self._refresh(plan, canonical, key, call))
@@ -47,7 +48,7 @@ class AsyncComputer:
             elif self._computer.is_cooling(key):
                 return self._computer.serve_stale(plan, found, key)
         if isinstance(found, str):
-            self._computer.counts.add(found)
+            self._tiers.note(found, key, started)
         return await self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
 
     async def compute(

@@ -133,9 +133,9 @@ class Computer:
         """For how many milliseconds an entry has been stale."""
         return 0 if found.deadline is None else max(0, now_by(self._clock) - found.deadline)
 
-    def hit(self, plan: Plan, found: Found) -> Any:
+    def hit(self, plan: Plan, found: Found, key: str, started: float) -> Any:
         plan.hits += 1
-        self.counts.add(f"{found.tier}_hit")
+        self.tiers.note(found, key, started)
         return found.value
 
     def serve_stale(self, plan: Plan, found: Found, key: str) -> Any:
@@ -161,11 +161,12 @@ class Computer:
             RecursiveCall: the caller is computing it.
             EncodeError: no codec takes it, at the first call.
         """
+        started = self.tiers.shared.started()
         found = self.find(plan, canonical, key)
         if isinstance(found, Found):
             late = self.late(found)
             if not late:
-                return self.hit(plan, found)
+                return self.hit(plan, found, key, started)
             if late <= plan.lifetime.stale_for:
                 if not self.is_cooling(key) and self.flights.current(self.tiers.scope, key) is None:
                     _background.spawn(lambda: self._refresh(plan, canonical, key, call))
@@ -175,7 +176,7 @@ class Computer:
             elif self.is_cooling(key):
                 return self.serve_stale(plan, found, key)
         if isinstance(found, str):
-            self.counts.add(found)
+            self.tiers.note(found, key, started)
         return self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
 
     def compute(
