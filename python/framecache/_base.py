@@ -62,7 +62,7 @@ class Base:
         self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
         on_error = given(on_error, MISSING, settings.on_error)
         check_text("namespace", self._namespace)
-        _check(self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
+        _check(self._compression, self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
         if self._ttl is not None:
             milliseconds(self._ttl)
         self._keyring = keyring
@@ -294,6 +294,7 @@ def _l1_bytes(l1: int | str | None) -> int | None:
 
 
 def _check(
+    compression: str | None,
     max_value_bytes: object,
     on_error: object,
     on_tamper: object,

@@ -172,6 +172,17 @@ class Cached:
         tiers.add_call(self.label, self.scope, self.call)
         self._hits_before = 0
 
+    def again(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+        """The call, to be made when it is computed, which is later if a stale value is served meanwhile."""
+        call = functools.partial(self.function, *args, **kwargs)
+        return call if not self.plan.lifetime.stale_for else functools.partial(self._unchanged, canonical, call)
+
+    def _unchanged(self, canonical: bytes, call: functools.partial[Any]) -> Any:
+        """The call, unless somebody changed an argument since: its result would be that of another one."""
+        if self.call.canonical(*call.args, **call.keywords) != canonical:
+            raise InvalidArgument(f"{self.label}: expected arguments that do not change, found one that was changed")
+        return call()
+
     def cache_info(self) -> CacheInfo:
         """Return how its calls were answered in this process since the last `cache_clear`."""
         plan = self.plan
@@ -203,11 +214,10 @@ class Function(Cached):
 
     def miss(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call that L1 has no fresh one for."""
-        function = self.function
         if self.bypassed():
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return self.computer.value(self.plan, canonical, key, functools.partial(function, *args, **kwargs))
+        return self.computer.value(self.plan, canonical, key, self.again(canonical, args, kwargs))
 
     def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the cached result of a call, or `None`; never call the function."""
@@ -235,14 +245,11 @@ class Function(Cached):
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call anew, store and return it."""
-        function = self.function
         if self.bypassed():
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return self.computer.compute(
-            self.plan, canonical, key, functools.partial(function, *args, **kwargs), force=True
-        )
+        return self.computer.compute(self.plan, canonical, key, self.again(canonical, args, kwargs), force=True)
 
     def warm(self, /, *args: Any, **kwargs: Any) -> bool:
         """Compute the result of a call if it is not cached; return whether it had to be."""
@@ -281,12 +288,11 @@ class AsyncFunction(Cached):
 
     async def amiss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `miss`."""
-        function = self.function
         if self.bypassed():
-            return await function(*args, **kwargs)
+            return await self.function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return await self.acomputer.value(self.plan, canonical, key, functools.partial(function, *args, **kwargs))
+        return await self.acomputer.value(self.plan, canonical, key, self.again(canonical, args, kwargs))
 
     async def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.get`."""
@@ -315,14 +321,12 @@ class AsyncFunction(Cached):
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.refresh`."""
-        function = self.function
         if self.bypassed():
-            return await function(*args, **kwargs)
+            return await self.function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return await self.acomputer.compute(
-            self.plan, canonical, key, functools.partial(function, *args, **kwargs), force=True
-        )
+        call = self.again(canonical, args, kwargs)
+        return await self.acomputer.compute(self.plan, canonical, key, call, force=True)
 
     async def warm(self, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.warm`."""
@@ -388,12 +392,13 @@ def _coroutine_function(cached: AsyncFunction) -> Callable[..., Any]:
     while any(name.startswith(own) for name, *_ in parameters):
         own += "_"
     shown, by_place, by_name = _text_of(parameters)
+    placed = "".join(f"{one}, " for one in by_place)
     # Names of parameters are identifiers; nothing else of the function gets into the text.
     text = (
         f"async def {own}_function({', '.join(shown)}):\n"
         f"    {own}_value = {own}_call({', '.join([*by_place, *by_name])})\n"
         f"    if {own}_value is {own}_missing:\n"
-        f"        return await {own}_miss(({''.join(f'{one}, ' for one in by_place)}), {own}_dict({', '.join(by_name)}))\n"
+        f"        return await {own}_miss(({placed}), {own}_dict({', '.join(by_name)}))\n"
         f"    return {own}_value\n"
     )
     names: dict[str, Any] = {

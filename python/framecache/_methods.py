@@ -5,7 +5,7 @@ from __future__ import annotations
 from framecache._base import Base
 from framecache._compute import Plan
 from framecache._entry import Entry
-from framecache._framecache import MISSING, InvalidArgument, Store, StoreError
+from framecache._framecache import MISSING, Store, StoreError
 from framecache._reading import Found
 from framecache._tiers import frame_of
 from framecache._times import Lifetime, default_to, limit_of, milliseconds, now_by
