@@ -9,7 +9,7 @@ import time
 from framecache import _background
 from framecache._flight import Flight, Outcome, enter, enter_background, wake
 from framecache._lease import HELD, LOOK_EVERY
-from framecache._tiers import Found
+from framecache._reading import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ class AsyncComputer:
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """As `Computer.value`, where `call` gives an awaitable."""
+        started = self._tiers.shared.started()
         found = await self.find(plan, canonical, key)
-        served = self._computer.serve(plan, key, found)
+        served = self._computer.serve(plan, key, found, started)
         if served is not None:
             if self._computer.is_to_refresh(plan, key, served):
                 self._refresh(plan, canonical, key, call)

@@ -11,7 +11,8 @@ from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
 from framecache._lease import HELD, LOOK_EVERY, Leases
-from framecache._tiers import ANY_TAG, Found
+from framecache._reading import Found
+from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
 
@@ -146,29 +147,30 @@ class Computer:
             RecursiveCall: the caller is computing it.
             EncodeError: no codec takes it, at the first call.
         """
+        started = self.tiers.shared.started()
         found = self.find(plan, canonical, key)
-        served = self.serve(plan, key, found)
+        served = self.serve(plan, key, found, started)
         if served is not None:
             if self.is_to_refresh(plan, key, served):
                 _background.spawn(lambda: self._refresh(plan, canonical, key, call))
             return served.value
         return self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
 
-    def serve(self, plan: Plan, key: str, found: Found | str) -> Found | None:
+    def serve(self, plan: Plan, key: str, found: Found | str, started: float) -> Found | None:
         """What was found, if it is to be served at once: fresh, or stale while it is or may not be computed anew. Count
         it, or the reason why there is none.
         """
         if isinstance(found, str):
-            self.counts.add(found)
+            self.tiers.note(found, key, started)
             return None
         late = self.late(found)
         if not late:
             plan.hits += 1
-            self.counts.add(f"{found.tier}_hit")
+            self.tiers.note(found, key, started)
         elif late <= plan.lifetime.stale_for or (late <= plan.lifetime.stale_if_error and key in self.cooling):
             self._count_stale(plan, key, found)
         else:
-            self.counts.add("expired")
+            self.tiers.note("expired", key, started)
             return None
         return found
 
@@ -184,8 +186,7 @@ class Computer:
     def _count_stale(self, plan: Plan, key: str, found: Found) -> None:
         plan.stale += 1
         self.counts.add("stale")
-        if self.tiers.shared.hooks:
-            self.tiers.shared.emit("stale", found.tier, key, found.size)
+        self.tiers.shared.emit("stale", found.tier, key, found.size)
 
     # Computing
 

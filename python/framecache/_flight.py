@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Final, Literal
 
-    from framecache._tiers import Found
+    from framecache._reading import Found
 
     Kind = Literal["found", "raised", "lost", "alone"]
 
