@@ -12,7 +12,6 @@ b'hello'
 
 from framecache._cache import Cache
 from framecache._entry import Entry
-from framecache._events import CacheInfo, Event
 from framecache._flight import RecursiveCall
 from framecache._framecache import (
     MISSING,
@@ -42,6 +41,8 @@ from framecache._registry import register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from framecache._events import CacheInfo, Event
+
     cache: Cache
 
 __all__ = [
@@ -77,9 +78,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Cache:
-    """Make `cache`, when it is first asked for."""
-    if name != "cache":
-        raise AttributeError(f"module 'framecache' has no attribute {name!r}")
-    # Of two threads that make one at the same time, both get the first.
-    return globals().setdefault(name, Cache())  # type: ignore[no-any-return]
+def __getattr__(name: str) -> object:
+    """Make `cache`, `CacheInfo` and `Event` when they are first asked for."""
+    if name == "cache":
+        # Of two threads that make one at the same time, both get the first.
+        return globals().setdefault(name, Cache())
+    if name in ("CacheInfo", "Event"):
+        from framecache import _events
+
+        return globals().setdefault(name, getattr(_events, name))
+    raise AttributeError(f"module 'framecache' has no attribute {name!r}")

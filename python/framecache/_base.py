@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-import threading
 from contextvars import ContextVar
 
+from framecache import _shared
 from framecache._compute import Computer
 from framecache._flight import Flights
 from framecache._framecache import L1, MISSING, InvalidArgument, Store
 from framecache._sealed import SealedStore
 from framecache._settings import Settings, given
-from framecache._tiers import Shared, Tiers
+from framecache._shared import Shared
+from framecache._tiers import Tiers
 from framecache._times import SystemClock, milliseconds
 from framecache._url import size_of, store_of
-from framecache._values import check_codec, decode
+from framecache._values import check_codec, check_compression, check_text, decode
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ class Base:
         self._namespace: str = given(namespace, MISSING, settings.namespace)
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
         self._codec: str = check_codec(given(codec, MISSING, settings.codec))
-        self._compression: str | None = given(compression, MISSING, settings.compression)
+        self._compression = check_compression(given(compression, MISSING, settings.compression))
         self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
         on_error = given(on_error, MISSING, settings.on_error)
+        check_text("namespace", self._namespace)
         _check(self._compression, self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
         if self._ttl is not None:
             milliseconds(self._ttl)
@@ -85,14 +87,13 @@ class Base:
             self._max_value_bytes,
             bool(self._store_settings.get("read_only")),
         )
-        self._tiers = Tiers(self._shared, store)
+        self._tiers = Tiers(self._shared, store, self._shared.new_scope())
         self._flights = Flights()
         self._computer = Computer(self._tiers, self._flights)
         self._others: dict[tuple[str, str | None], Computer] = {}
         self._l1 = memory
         # What functions ask first; without L1 it never has anything.
         self._calls = memory or L1(1, decode=decode)
-        self._mutex = threading.Lock()
         self._slow = 0
         self._closed = False
         self._disabled = settings.disable
@@ -132,7 +133,8 @@ class Base:
         ``stale`` values served after their time, ``error`` failures of the store.
         """
         numbers = dict(self._shared.counts.numbers)
-        in_l1 = numbers.pop("l1_hit", 0) + (0 if self._l1 is None else self._l1.stats()["hits"])
+        # Those that L1 answered at once, and those that took the long way through it.
+        in_l1 = (0 if self._l1 is None else self._l1.stats()["hits"]) + numbers.pop("l1_hit", 0)
         in_store = numbers.pop("store_hit", 0)
         told = {"hit": in_l1 + in_store}
         if self._l1 is not None and self._path is not None:
@@ -158,32 +160,37 @@ class Base:
 
         With them: how many ``blobs`` there are, ``max_bytes``, and how many entries this cache evicted, found expired
         and found damaged.
+
+        Raises:
+            InvalidArgument: a cache in memory alone.
         """
-        return self._opened().opened(self._url).stats()
+        return self._opened().opened("usage").stats()
 
     def verify(self) -> dict[str, int]:
         """Check every entry of the directory; remove those that are damaged, and files that no entry names.
 
         Returns:
             How many entries are ``whole``, how many were ``damaged``, and how many files were ``orphans``.
+
+        Raises:
+            InvalidArgument: a cache in memory alone.
         """
-        whole, damaged, orphans = self._opened().opened(self._url).verify()
+        whole, damaged, orphans = self._opened().opened("verify").verify()
         return {"whole": whole, "damaged": damaged, "orphans": orphans}
 
     def add_hook(self, hook: Callable[[Event], object]) -> None:
-        """Call `hook` with a `framecache.Event` for everything that happens; hits are slower then."""
-        with self._mutex:
-            self._shared.hooks = (*self._shared.hooks, hook)
+        """Call `hook` with a `framecache.Event` for everything that happens, in the thread in which it does; hits are
+        slower then. What it raises is logged, at most once a minute, and goes no further.
+        """
+        if not callable(hook):
+            raise InvalidArgument(f"hook: expected a callable, got {hook!r:.100}")
+        self._shared.add_hook(hook)
         self._slow_down(1)
 
     def remove_hook(self, hook: Callable[[Event], object]) -> None:
         """Do not call `hook` any more."""
-        with self._mutex:
-            if hook not in self._shared.hooks:
-                raise InvalidArgument(f"hook: expected one that was added, got {hook!r:.100}")
-            hooks = list(self._shared.hooks)
-            hooks.remove(hook)
-            self._shared.hooks = tuple(hooks)
+        if not self._shared.remove_hook(hook):
+            raise InvalidArgument(f"hook: expected one that was added, got {hook!r:.100}")
         self._slow_down(-1)
 
     # Switching off
@@ -200,7 +207,7 @@ class Base:
 
     def _slow_down(self, by: int) -> None:
         """Send all hits the long way, which knows about hooks and bypasses; or end that."""
-        with self._mutex:
+        with _shared.mutex:
             self._slow += by
             self._calls.slow = self._slow
 
@@ -209,24 +216,30 @@ class Base:
         return self._closed or self._is_bypassed()
 
     def _computer_for(self, namespace: str, compression: str | None) -> Computer:
-        """The computer of a namespace, and of a way to compress new entries."""
-        if (namespace, compression) == (self._namespace, self._compression):
+        """The computer of a namespace, and of a way to compress new entries, which memory does not."""
+        if namespace == self._namespace and (compression == self._compression or self._path is None):
             return self._computer
-        with self._mutex:
-            if (known := self._others.get((namespace, compression))) is None:
-                tiers = Tiers(self._shared, self._open(namespace, compression))
-                known = self._others[namespace, compression] = Computer(tiers, self._flights)
+        place = (namespace, None if self._path is None else compression)
+        if (known := self._others.get(place)) is not None:
             return known
+        store = None if self._closed else self._open(namespace, compression)
+        scope = self._tiers.scope if namespace == self._namespace else self._shared.new_scope()
+        made = Computer(Tiers(self._shared, store, scope), self._flights)
+        with _shared.mutex:
+            known = self._others.setdefault(place, made)
+            if self._closed:
+                known.tiers.close()
+        return known
 
     def close(self) -> None:
         """Close the cache. Values and views that were read stay valid; functions are just called. Twice is fine."""
-        if self._closed:
-            return
-        self._closed = True
-        self._slow_down(1)
-        self._tiers.store = None
-        for computer in self._others.values():
-            computer.tiers.store = None
+        with _shared.mutex:
+            if self._closed:
+                return
+            self._closed = True
+            self._slow_down(1)
+            for computer in (self._computer, *self._others.values()):
+                computer.tiers.close()
         if self._l1 is not None:
             self._l1.clear()
 
@@ -281,15 +294,13 @@ def _l1_bytes(l1: int | str | None) -> int | None:
 
 
 def _check(
-    compression: object,
+    compression: str | None,
     max_value_bytes: object,
     on_error: object,
     on_tamper: object,
     keyring: Keyring | None,
     accept_plaintext_until: datetime | None,
 ) -> None:
-    if not isinstance(compression, str | None):
-        raise InvalidArgument(f"compression: expected None or a str, got {type(compression).__name__}")
     if type(max_value_bytes) is not int or not 0 < max_value_bytes <= sys.maxsize:
         raise InvalidArgument(f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}")
     for argument, value, expected in (

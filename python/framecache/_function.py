@@ -10,17 +10,17 @@ from framecache._events import CacheInfo
 from framecache._framecache import MISSING, Call, InvalidArgument
 from framecache._identity import (
     KEYWORD_ONLY,
-    POSITIONAL,
     POSITIONAL_ONLY,
     VAR_KEYWORD,
     VAR_POSITIONAL,
+    can_be_key,
     encoder,
     identity_of,
     label_of,
     parameters_of,
 )
-from framecache._times import Lifetime
-from framecache._values import check_codec
+from framecache._times import Lifetime, limit_of
+from framecache._values import check_codec, tags_of, texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from framecache._times import Seconds
 
 # Flags of code objects, as in `inspect`.
-_GENERATOR: Final = 0x20
+_GENERATORS: Final = 0x20 | 0x200
 _COROUTINE: Final = 0x80
-_ITERABLE_COROUTINE: Final = 0x100
-_ASYNC_GENERATOR: Final = 0x200
 
 
 class Options:
@@ -79,21 +77,18 @@ class Options:
         views: bool,
         lock: bool | Seconds,
     ) -> None:
-        for argument, value in (("ignore", ignore), ("tags", tags)):
-            if isinstance(value, str):
-                raise InvalidArgument(
-                    f"{argument}: expected several of them, got the str {value!r:.100}; put it in a tuple"
-                )
         for argument, function in (("key", key), ("cache_if", cache_if)):
             if function is not None and not callable(function):
                 raise InvalidArgument(f"{argument}: expected a callable, got {type(function).__name__}")
         self.ttl_of = ttl if callable(ttl) else None
         self.ttl = None if callable(ttl) else ttl
-        self.tags_of = _listed(tags) if callable(tags) else None
-        self.tags: tuple[str, ...] = () if callable(tags) else tuple(tags)
+        self.tags_of = (lambda value: tags_of(tags(value))) if callable(tags) else None
+        self.tags = [] if callable(tags) else tags_of(tags)
         self.key = key
         self.name = name
-        self.ignore = frozenset(ignore)
+        self.ignore = frozenset(texts_of("ignore", ignore))
+        if not can_be_key(version):
+            raise InvalidArgument(f"version: expected a value that keys can be made of, got {version!r:.100}")
         self.version = version
         self.codec = check_codec(codec)
         self.cache_if = cache_if
@@ -110,27 +105,6 @@ class Options:
         if self.ttl_of is None:
             return Lifetime(self.ttl, stale_for=self.stale_for, stale_if_error=self.stale_if_error, jitter=self.jitter)
         return Lifetime(1, stale_for=self.stale_for, stale_if_error=self.stale_if_error, jitter=self.jitter)
-
-
-def _listed(tags_of: Callable[[Any], Iterable[str]]) -> Callable[[Any], Sequence[str]]:
-    def listed(value: Any) -> Sequence[str]:
-        tags = tags_of(value)
-        if isinstance(tags, str):
-            raise InvalidArgument(f"tags: expected several of them, got the str {tags!r:.100}; put it in a tuple")
-        return list(tags)
-
-    return listed
-
-
-def limit_of(lock: bool | Seconds) -> float:
-    """For how long a caller waits for another one, in seconds."""
-    if lock is True:
-        return 60.0
-    if lock is False:
-        return 0.0
-    from framecache._times import milliseconds
-
-    return milliseconds(lock, "lock") / 1000
 
 
 class Cached:
@@ -178,9 +152,10 @@ class Cached:
         )
         identity = identity_of(
             function,
-            options.name,
+            self.label,
             options.version,
-            options.key is None,
+            options.key,
+            options.key is None and options.name is None,
             (options.codec, options.views, sorted(options.ignore)),
         )
         self.call = Call(
@@ -194,8 +169,19 @@ class Cached:
             key=options.key,
             views=options.views,
         )
-        tiers.calls.setdefault(self.label, []).append((self.scope, self.call))
+        tiers.add_call(self.label, self.scope, self.call)
         self._hits_before = 0
+
+    def again(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
+        """The call, to be made when it is computed, which is later if a stale value is served meanwhile."""
+        call = functools.partial(self.function, *args, **kwargs)
+        return call if not self.plan.lifetime.stale_for else functools.partial(self._unchanged, canonical, call)
+
+    def _unchanged(self, canonical: bytes, call: functools.partial[Any]) -> Any:
+        """The call, unless somebody changed an argument since: its result would be that of another one."""
+        if self.call.canonical(*call.args, **call.keywords) != canonical:
+            raise InvalidArgument(f"{self.label}: expected arguments that do not change, found one that was changed")
+        return call()
 
     def cache_info(self) -> CacheInfo:
         """Return how its calls were answered in this process since the last `cache_clear`."""
@@ -228,51 +214,51 @@ class Function(Cached):
 
     def miss(self, canonical: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the result of a call that L1 has no fresh one for."""
-        function = self.function
         if self.bypassed():
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return self.computer.value(self.plan, canonical, key, lambda: function(*args, **kwargs))
+        return self.computer.value(self.plan, canonical, key, self.again(canonical, args, kwargs))
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
+    def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """Return the cached result of a call, or `None`; never call the function."""
+        if self.bypassed():
+            return None
         canonical = self.call.canonical(*args, **kwargs)
         found = self.computer.fresh(self.plan, canonical, self.call.key_of(canonical))
         return None if found is None else found.value
 
-    def set(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> bool:
         """Store `value` as the result of a call; return whether it was stored."""
+        if self.bypassed():
+            return False
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
         self.computer.flights.fence(self.tiers.scope, key)
         return self.computer.put(self.plan, canonical, key, value, None, None) == "written"
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Remove the result of a call; return whether there was one. One that is being computed is not stored."""
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
         self.computer.flights.fence(self.tiers.scope, key)
         return self.tiers.delete([(canonical, key)]) > 0
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call anew, store and return it."""
-        canonical = self.call.canonical(*args, **kwargs)
-        function = self.function
         if self.bypassed():
-            return function(*args, **kwargs)
+            return self.function(*args, **kwargs)
+        canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
+        return self.computer.compute(self.plan, canonical, key, self.again(canonical, args, kwargs), force=True)
 
-        def call():
-            return function(*args, **kwargs)  # a def would say no more
-
-        return self.computer.compute(self.plan, canonical, key, call, force=True)
-
-    def warm(self, *args: Any, **kwargs: Any) -> bool:
+    def warm(self, /, *args: Any, **kwargs: Any) -> bool:
         """Compute the result of a call if it is not cached; return whether it had to be."""
+        if self.bypassed():
+            return False
         canonical = self.call.canonical(*args, **kwargs)
         if self.computer.fresh(self.plan, canonical, self.call.key_of(canonical)) is not None:
             return False
-        self.call(*args, **kwargs)
+        self.miss(canonical, args, kwargs)
         return True
 
 
@@ -302,49 +288,50 @@ class AsyncFunction(Cached):
 
     async def amiss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `miss`."""
-        function = self.function
         if self.bypassed():
-            return await function(*args, **kwargs)
+            return await self.function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-        return await self.acomputer.value(self.plan, canonical, key, lambda: function(*args, **kwargs))
+        return await self.acomputer.value(self.plan, canonical, key, self.again(canonical, args, kwargs))
 
-    async def get(self, *args: Any, **kwargs: Any) -> Any:
+    async def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.get`."""
+        if self.bypassed():
+            return None
         canonical = self.call.canonical(*args, **kwargs)
         found = await self.acomputer.fresh(self.plan, canonical, self.call.key_of(canonical))
         return None if found is None else found.value
 
-    async def set(self, value: Any, *args: Any, **kwargs: Any) -> bool:
+    async def set(self, value: Any, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.set`."""
+        if self.bypassed():
+            return False
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
         self.computer.flights.fence(self.tiers.scope, key)
         stored = await self.acomputer.in_thread(self.computer.put, self.plan, canonical, key, value, None, None)
         return bool(stored == "written")
 
-    async def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    async def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.invalidate`."""
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
         self.computer.flights.fence(self.tiers.scope, key)
         return bool(await self.acomputer.in_thread(self.tiers.delete, [(canonical, key)]) > 0)
 
-    async def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.refresh`."""
-        function = self.function
         if self.bypassed():
-            return await function(*args, **kwargs)
+            return await self.function(*args, **kwargs)
         canonical = self.call.canonical(*args, **kwargs)
         key = self.call.key_of(canonical)
-
-        def call():
-            return function(*args, **kwargs)
-
+        call = self.again(canonical, args, kwargs)
         return await self.acomputer.compute(self.plan, canonical, key, call, force=True)
 
-    async def warm(self, *args: Any, **kwargs: Any) -> bool:
+    async def warm(self, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.warm`."""
+        if self.bypassed():
+            return False
         canonical = self.call.canonical(*args, **kwargs)
         if await self.acomputer.fresh(self.plan, canonical, self.call.key_of(canonical)) is not None:
             return False
@@ -352,8 +339,10 @@ class AsyncFunction(Cached):
         return True
 
 
-#: What a cached function has beside what it is called for; `key` comes with `Call`.
+#: What a cached function has beside what it is called for, and what `Call` has of its own: attributes that its function
+#: has under these names are not taken over.
 _ATTRIBUTES: Final = ("get", "set", "invalidate", "refresh", "warm", "cache_info", "cache_clear")
+_OF_CALL: Final = ("canonical", "find", "hits", "key", "key_of")
 
 
 def wrap(function: Any, make: Callable[[type[Cached], Callable[..., Any]], Any]) -> Any:
@@ -367,81 +356,81 @@ def wrap(function: Any, make: Callable[[type[Cached], Callable[..., Any]], Any])
     if not callable(function) or isinstance(function, type):
         raise InvalidArgument(f"cache: expected a function, got {function!r:.100}")
     flags = _flags_of(function)
-    if flags & (_GENERATOR | _ASYNC_GENERATOR) and not flags & _ITERABLE_COROUTINE:
+    if flags & _GENERATORS:
         raise InvalidArgument(
             f"{getattr(function, '__qualname__', function)}: expected a function that returns its result, got a "
             "generator function, whose result can be read only once; return a list"
         )
-    if not flags & _COROUTINE:
-        cached = make(Function, function)
-        call = functools.update_wrapper(cached.call, function)
-        for attribute in _ATTRIBUTES:
-            setattr(call, attribute, getattr(cached, attribute))
-        return call
-    cached = make(AsyncFunction, function)
-    coroutine_function: Any = functools.update_wrapper(_coroutine_function(cached, function), function)
+    cached = make(AsyncFunction if flags & _COROUTINE else Function, function)
+    call = cached.call
+    made: Any = functools.update_wrapper(_coroutine_function(cached) if flags & _COROUTINE else call, function)
+    for attribute in _OF_CALL:
+        made.__dict__.pop(attribute, None)
     for attribute in _ATTRIBUTES:
-        setattr(coroutine_function, attribute, getattr(cached, attribute))
-    coroutine_function.key = cached.call.key
-    return coroutine_function
+        setattr(made, attribute, getattr(cached, attribute))
+    if made is not call:
+        made.key = call.key
+    return made
 
 
 def _flags_of(function: Any) -> int:
-    """The flags of its code, where `functools.partial` is looked through."""
+    """The flags of its code, where `functools.partial` and methods are looked through."""
     while isinstance(function, functools.partial):
         function = function.func
-    if isinstance(function, types.MethodType):
-        function = function.__func__
+    if hasattr(function, "_is_coroutine_marker"):  # of inspect.markcoroutinefunction
+        return _COROUTINE
     code = getattr(function, "__code__", None)
     if code is None:
         code = getattr(type(function).__call__, "__code__", None)
     return code.co_flags if isinstance(code, types.CodeType) else 0
 
 
-def _coroutine_function(cached: AsyncFunction, function: Any) -> Callable[..., Any]:
-    """A coroutine function with the parameters of `function`, so that a hit binds them once and makes no tuple."""
-    shown, positional, by_name = [], [], []
-    parameters = parameters_of(function, frozenset())
-    defaults, keyword_defaults = [], {}
-    for place, (name, kind, default, _) in enumerate(parameters):
-        follows = parameters[place + 1][1] if place + 1 < len(parameters) else None
-        text = {VAR_POSITIONAL: f"*{name}", VAR_KEYWORD: f"**{name}"}.get(kind, name)
-        if kind == KEYWORD_ONLY and not any(other[1] == VAR_POSITIONAL for other in parameters) and "*" not in shown:
-            shown.append("*")
-        if default is not MISSING:
-            text += "=None"
-            if kind == KEYWORD_ONLY:
-                keyword_defaults[name] = default
-            else:
-                defaults.append(default)
-        shown.append(text)
-        if kind == POSITIONAL_ONLY and follows != POSITIONAL_ONLY:
-            shown.append("/")
-        if kind in (POSITIONAL_ONLY, POSITIONAL):
-            positional.append(name)
-        elif kind == VAR_POSITIONAL:
-            positional.append(f"*{name}")
-        else:
-            by_name.append(f"**{name}" if kind == VAR_KEYWORD else f"{name}={name}")
+def _coroutine_function(cached: AsyncFunction) -> Callable[..., Any]:
+    """A coroutine function with the parameters of the cached one, so that a hit binds them once and makes no tuple."""
+    parameters = parameters_of(cached.function, frozenset())
+    own = "_framecache"
+    while any(name.startswith(own) for name, *_ in parameters):
+        own += "_"
+    shown, by_place, by_name = _text_of(parameters)
+    placed = "".join(f"{one}, " for one in by_place)
     # Names of parameters are identifiers; nothing else of the function gets into the text.
-    arguments = ", ".join([*positional, *by_name])
-    ordered = f"({', '.join(positional)}{',' if positional else ''})"
     text = (
-        f"async def __framecache_function({', '.join(shown)}):\n"
-        f"    __framecache_value = __framecache_call({arguments})\n"
-        f"    if __framecache_value is __framecache_missing:\n"
-        f"        return await __framecache_miss({ordered}, __framecache_dict({', '.join(by_name)}))\n"
-        f"    return __framecache_value\n"
+        f"async def {own}_function({', '.join(shown)}):\n"
+        f"    {own}_value = {own}_call({', '.join([*by_place, *by_name])})\n"
+        f"    if {own}_value is {own}_missing:\n"
+        f"        return await {own}_miss(({placed}), {own}_dict({', '.join(by_name)}))\n"
+        f"    return {own}_value\n"
     )
-    names = {
-        "__framecache_call": cached.call,
-        "__framecache_missing": MISSING,
-        "__framecache_miss": cached.amiss,
-        "__framecache_dict": dict,
+    names: dict[str, Any] = {
+        f"{own}_call": cached.call,
+        f"{own}_missing": MISSING,
+        f"{own}_miss": cached.amiss,
+        f"{own}_dict": dict,
     }
     exec(compile(text, "<framecache>", "exec"), names)  # noqa: S102
-    made: Any = names["__framecache_function"]
-    made.__defaults__ = tuple(defaults) or None
-    made.__kwdefaults__ = keyword_defaults or None
-    function_made: Callable[..., Any] = made
-    return function_made
+    made = names[f"{own}_function"]
+    given = [(name, kind, default) for name, kind, default, _ in parameters if default is not MISSING]
+    made.__defaults__ = tuple(default for _, kind, default in given if kind != KEYWORD_ONLY)
+    made.__kwdefaults__ = {name: default for name, kind, default in given if kind == KEYWORD_ONLY}
+    return made  # type: ignore[no-any-return]
+
+
+def _text_of(parameters: Sequence[tuple[str, int, object, bool]]) -> tuple[list[str], list[str], list[str]]:
+    """Parameters as they stand in a definition, and as they are passed on by place and by name."""
+    shown: list[str] = []
+    by_place: list[str] = []
+    by_name: list[str] = []
+    before = None
+    for name, kind, default, _ in parameters:
+        if before == POSITIONAL_ONLY != kind:
+            shown.append("/")
+        if kind == KEYWORD_ONLY and before not in (VAR_POSITIONAL, KEYWORD_ONLY):
+            shown.append("*")
+        stars = {VAR_POSITIONAL: "*", VAR_KEYWORD: "**"}.get(kind, "")
+        shown.append(f"{stars}{name}" + ("" if default is MISSING else "=None"))
+        if kind in (KEYWORD_ONLY, VAR_KEYWORD):
+            by_name.append(f"**{name}" if kind == VAR_KEYWORD else f"{name}={name}")
+        else:
+            by_place.append(f"{stars}{name}")
+        before = kind
+    return ([*shown, "/"] if before == POSITIONAL_ONLY else shown), by_place, by_name

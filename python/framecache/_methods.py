@@ -5,11 +5,11 @@ from __future__ import annotations
 from framecache._base import Base
 from framecache._compute import Plan
 from framecache._entry import Entry
-from framecache._framecache import MISSING, InvalidArgument, Store, StoreError
-from framecache._function import limit_of
-from framecache._tiers import Found, frame_of
-from framecache._times import Lifetime, default_to, milliseconds, now_by
-from framecache._values import check_codec
+from framecache._framecache import MISSING, Store, StoreError
+from framecache._reading import Found
+from framecache._tiers import frame_of
+from framecache._times import Lifetime, default_to, limit_of, milliseconds, now_by
+from framecache._values import check_codec, tags_of, texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,12 +55,11 @@ class Methods(Base):
         """Look a value up; return it, or the reason for a miss. Count which."""
         if self._is_bypassed():
             return "bypassed"
-        tiers = self._opened()
+        tiers, started = self._opened(), self._shared.started()
         found = tiers.find(
             tiers.canonical(key), key, views=views, require_zero_copy=require_zero_copy, at_hand=at_hand, own=False
         )
-        if found != "elsewhere":
-            self._shared.counts.add(f"{found.tier}_hit" if isinstance(found, Found) else found)
+        tiers.note(found, key, started)
         return found
 
     def get_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
@@ -68,7 +67,7 @@ class Methods(Base):
 
         Without `l1` they are all read at one moment.
         """
-        keys = _texts("keys", keys)
+        keys = texts_of("keys", keys)
         if self._l1 is None and isinstance(self._tiers.store, Store) and not self._slow:
             return self._read_at_once(self._tiers.store, keys, views)
         found = ((key, self.get(key, MISSING, views=views)) for key in keys)
@@ -184,7 +183,7 @@ class Methods(Base):
         codec: str | None = None,
     ) -> int:
         lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
-        tags = _texts("tags", tags)
+        tags = tags_of(tags)
         codec = self._codec if codec is None else check_codec(codec)
         tiers = self._opened()
         if self._is_bypassed():
@@ -252,7 +251,7 @@ class Methods(Base):
         self, ttl: Seconds | Missing | None, max_age: Seconds | None, tags: Iterable[str], lock: bool | Seconds
     ) -> Plan:
         lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
-        return Plan(lifetime, tags=_texts("tags", tags), codec=self._codec, lock=limit_of(lock), strict=True)
+        return Plan(lifetime, tags=tags_of(tags), codec=self._codec, lock=limit_of(lock), strict=True)
 
     def touch(self, key: str, ttl: Seconds | Missing | None = MISSING) -> bool:
         """Let what is stored under `key` be served for `ttl` from now on; return whether there was something.
@@ -279,14 +278,14 @@ class Methods(Base):
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove the values stored under `keys`, all at once; return how many there were. Raises as `delete`."""
-        tiers, keys = self._opened(), _texts("keys", keys)
+        tiers, keys = self._opened(), texts_of("keys", keys)
         for key in keys:
             self._flights.fence(tiers.scope, key)
         return tiers.delete([(tiers.canonical(key), key) for key in keys])
 
     def invalidate_tags(self, *tags: str) -> None:
         """Make all values that were stored with one of `tags` misses, at once. Raises as `delete`."""
-        self._opened().invalidate(_texts("tags", tags))
+        self._opened().invalidate(tags_of(tags))
 
     def clear(self) -> None:
         """Make all values of this namespace misses, at once. Raises as `delete`."""
@@ -300,9 +299,3 @@ def _in_place(found: Found) -> bool:
         return isinstance(found.value, memoryview)
     payload, codec, _ = found.encoded
     return codec == "arrow" and payload.is_zero_copy
-
-
-def _texts(argument: str, texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise InvalidArgument(f"{argument}: expected several of them, got the str {texts!r:.100}; put it in a list")
-    return list(texts)

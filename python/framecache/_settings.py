@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from framecache._framecache import InvalidArgument
-from framecache._url import size_of
-from framecache._values import CODECS
+from framecache._times import LONGEST
+from framecache._url import size_of, store_of
+from framecache._values import CODECS, check_compression
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,13 +42,13 @@ class Settings:
             text = environ.get(variable)
             return default if text is None else parse(variable, text)
 
-        self.url: str | None = read("URL", None, _text)
+        self.url: str | None = read("URL", None, _url)
         self.namespace: str = read("NAMESPACE", "", lambda _, text: text)
         self.ttl: float | None = read("TTL", None, _seconds)
         self.l1: int | None = read("L1", _L1, _size_or_off)
         self.codec: str = read("CODEC", "auto", _codec)
-        self.compression: str | None = read("COMPRESSION", None, _text)
-        self.max_value_bytes: int = read("MAX_VALUE_BYTES", 1 << 30, size_of)
+        self.compression: str | None = read("COMPRESSION", None, _compression)
+        self.max_value_bytes: int = read("MAX_VALUE_BYTES", 1 << 30, _size)
         self.on_error: str = read("ON_ERROR", "count", _on_error)
         self.disable: bool = read("DISABLE", False, _flag)
 
@@ -55,8 +57,17 @@ def _wrong(variable: str, expected: str, text: str) -> InvalidArgument:
     return InvalidArgument(f"{variable}: expected {expected}, got {text!r:.100}")
 
 
-def _text(_variable: str, text: str) -> str | None:
+def _url(variable: str, text: str) -> str | None:
+    try:
+        if text:
+            store_of(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{variable}: {str(error).removeprefix('url: ')}") from None
     return text or None
+
+
+def _compression(variable: str, text: str) -> str | None:
+    return None if text in ("", "none") else check_compression(text, variable)
 
 
 def _seconds(variable: str, text: str) -> float | None:
@@ -66,16 +77,26 @@ def _seconds(variable: str, text: str) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise _wrong(variable, "seconds above 0, or 'none'", text)
+    if not 0 < seconds <= LONGEST:
+        raise _wrong(variable, f"seconds above 0 and at most {LONGEST:.0f}, or 'none'", text)
     return seconds
+
+
+def _size(variable: str, text: str) -> int:
+    try:
+        size = size_of(variable, text)
+    except InvalidArgument:
+        size = 0
+    if not 0 < size <= sys.maxsize:
+        raise _wrong(variable, f"a size such as 256MiB, from 1 to {sys.maxsize} bytes", text)
+    return size
 
 
 def _size_or_off(variable: str, text: str) -> int | None:
     if text in ("off", "none"):
         return None
     try:
-        return size_of(variable, text)
+        return _size(variable, text)
     except InvalidArgument:
         raise _wrong(variable, "a size such as 256MiB, or 'off'", text) from None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Seconds = float | timedelta
 
 #: The longest time, in seconds: 1000 years.
-_LONGEST: Final = 1000 * 366 * 86400.0
+LONGEST: Final = 1000 * 366 * 86400.0
 
 
 class SystemClock:
@@ -42,9 +42,9 @@ def milliseconds(seconds: Seconds, argument: str = "ttl", zero: bool = False) ->
         raise InvalidArgument(f"{argument}: expected seconds or a timedelta, got {type(seconds).__name__}")
     if zero and number == 0:
         return 0
-    if not 0 < number <= _LONGEST:
+    if not 0 < number <= LONGEST:
         least = "0 or more" if zero else "more than 0"
-        raise InvalidArgument(f"{argument}: expected {least} seconds and at most {_LONGEST:.0f}, got {seconds!r}")
+        raise InvalidArgument(f"{argument}: expected {least} seconds and at most {LONGEST:.0f}, got {seconds!r}")
     return max(1, round(number * 1000))
 
 
@@ -99,3 +99,10 @@ class Lifetime:
 def default_to(ttl: Seconds | Missing | None, otherwise: Seconds | None) -> Seconds | None:
     """Return `ttl`, or what goes for who gave none."""
     return otherwise if isinstance(ttl, Missing) else ttl
+
+
+def limit_of(lock: bool | Seconds) -> float:
+    """For how many seconds a caller waits for another one who computes: the argument `lock`."""
+    if isinstance(lock, bool):
+        return 60.0 if lock else 0.0
+    return milliseconds(lock, "lock") / 1000

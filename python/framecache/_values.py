@@ -17,6 +17,7 @@ from framecache._framecache import (
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, Final
 
     #: A payload, its codec, and what decoding needs to know beyond them.
@@ -33,6 +34,46 @@ def check_codec(codec: str) -> str:
     if codec not in CODECS:
         raise InvalidArgument(f"codec: expected 'auto', 'msgpack' or 'json', got {codec!r:.100}")
     return codec
+
+
+def check_compression(compression: str | None, argument: str = "compression") -> str | None:
+    """Return `compression`, if it is a way to compress entries."""
+    kind, colon, level = compression.partition(":") if isinstance(compression, str) else (compression, "", "")
+    if kind in (None, "auto", "lz4", "zstd") if not colon else kind == "zstd" and level in map(str, range(1, 23)):
+        return compression
+    raise InvalidArgument(
+        f"{argument}: expected None, 'auto', 'lz4', 'zstd' or 'zstd:LEVEL' with a level from 1 to 22, got "
+        f"{compression!r:.100}"
+    )
+
+
+def check_text(argument: str, text: object) -> None:
+    """Refuse what is not a str."""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{argument}: expected a str, got {type(text).__name__}")
+
+
+def texts_of(argument: str, texts: Iterable[str]) -> list[str]:
+    """Return several str as a list.
+
+    Raises:
+        InvalidArgument: one str, which is easily passed in place of a list of one; something that is not a str.
+    """
+    if isinstance(texts, str):
+        raise InvalidArgument(f"{argument}: expected several of them, got the str {texts!r:.100}; put it in a list")
+    found = list(texts)
+    for one in found:
+        check_text(argument, one)
+    return found
+
+
+def tags_of(tags: Iterable[str]) -> list[str]:
+    """As `texts_of`, for tags; those that begin with NUL are functions'."""
+    found = texts_of("tags", tags)
+    for tag in found:
+        if tag.startswith("\0"):
+            raise InvalidArgument(f"tags: expected none that begins with NUL, got {tag!r:.100}")
+    return found
 
 
 def choose(value: object, codec: str = "auto") -> tuple[str, Any, dict[str, Any]]:
