@@ -154,6 +154,7 @@ class AsyncComputer:
             return computer.failed(plan, key, error)
         finally:
             self._release(key, lease)
+            del flight  # as in `compute`
 
     # Leases
 

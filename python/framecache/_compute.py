@@ -9,9 +9,10 @@ import time
 from framecache import _background
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
-from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
+from framecache._framecache import L1, DecodeError, EncodeError, ValueTooLarge
 from framecache._lease import HELD, LOOK_EVERY, Leases
 from framecache._reading import Found
+from framecache._sealed import SealedStore
 from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
@@ -111,6 +112,9 @@ class Computer:
         self._clock = tiers.shared.clock
         self.counts = tiers.shared.counts
         self.leases = Leases(tiers)
+        # Without L1, there is one for its guards alone.
+        store = tiers.store._store if isinstance(tiers.store, SealedStore) else tiers.store
+        self._holds = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
         #: Keys whose computation failed.
         self.cooling = Pauses(self._clock)
         #: Keys that another process was refreshing.
@@ -297,6 +301,7 @@ class Computer:
             return self.failed(plan, key, error)
         finally:
             self.leases.release(key, lease)
+            del flight  # as in `compute`
 
     def known(
         self,
@@ -319,8 +324,8 @@ class Computer:
     def begin(self, plan: Plan, key: str, flight: Flight) -> bytes:
         """Note that the function is called now; return guards of all that could outdate its result."""
         fence = self.tiers.fence(key, plan.function, [ANY_TAG] if plan.tags_of is not None else plan.tags)
-        if self.tiers.l1 is not None and fence:
-            flight.holds = functools.partial(self.tiers.l1.holds, fence)
+        if fence:
+            flight.holds = functools.partial(self._holds, fence)
         flight.began = time.monotonic()
         return fence
 

@@ -323,21 +323,28 @@ class Flights:
             RecursiveCall: that computation cannot end before the caller does.
         """
         with self.mutex:
-            current = None if mine.alone else self.current(*mine.place)
+            current = None
+            if not mine.alone:
+                current = self.current(*mine.place)
+                if not mine.background:
+                    self._check(mine, current)
             if current is None:
                 self._sweep()
                 self._under_way.setdefault(mine.place, []).append(mine)
-                if mine.loop is not None and not mine.background:
-                    mine.join()
-                return mine
-            if not mine.background:
-                if current.needs_any(_part_of()) or (current.loop is None and current.thread == mine.thread):
-                    raise RecursiveCall(
-                        f"{mine.place[1]}: expected a computation that does not need its own result, found one that "
-                        "asks for it"
-                    )
-                current.join()
-            return current
+            if not mine.background and (current is not None or mine.loop is not None):
+                (current or mine).join()
+            return current or mine
+
+    def _check(self, mine: Flight, current: Flight | None) -> None:
+        """Refuse to wait for what waits for the caller. An outdated computation of the key still has its lease."""
+        inside = _part_of()
+        if any(flight in inside for flight in self._under_way.get(mine.place, ())) or (
+            current is not None
+            and (current.needs_any(inside) or (current.loop is None and current.thread == mine.thread))
+        ):
+            raise RecursiveCall(
+                f"{mine.place[1]}: expected a computation that does not need its own result, found one that asks for it"
+            )
 
     def end(self, flight: Flight, outcome: Outcome) -> None:
         """End a computation; nothing happens to one that has ended, or was never begun."""
