@@ -138,9 +138,11 @@ class TestPrograms:
         assert python(script(tmp_path / "job.py", text.replace("x=1", "x=2"))) == "2 1"
 
     def test_an_edited_function_under_a_wrapper_does_not_return_what_it_did(self, tmp_path: Path) -> None:
-        text = program(tmp_path / "cache", "x", "(name='answer')").replace(
-            "def answer", "@wrapped\ndef answer"
-        ).replace("@cache", WRAPPER + "\n@cache", 1)
+        text = (
+            program(tmp_path / "cache", "x", "(name='answer')")
+            .replace("def answer", "@wrapped\ndef answer")
+            .replace("@cache", WRAPPER + "\n@cache", 1)
+        )
         assert python(script(tmp_path / "job.py", text)) == "1 1"
         assert python(script(tmp_path / "job.py", text.replace("return x", "return -x"))) == "-1 1"
 
@@ -201,9 +203,7 @@ class Movable:
 
 class TestFunctions:
     @pytest.mark.parametrize("options", [{}, {"version": 1}, {"name": "add"}, {"key": lambda x: x}])
-    def test_closures_over_different_values_are_apart(
-        self, cache: framecache.Cache, options: dict[str, Any]
-    ) -> None:
+    def test_closures_over_different_values_are_apart(self, cache: framecache.Cache, options: dict[str, Any]) -> None:
         values = [1, 1.0, True, "1", b"1", (1,), [1], adder(1), adder(2), Unknown, Point, Point(1), len]
         assert apart([cache(**options)(adder(value)) for value in values], 1)
         assert cache(**options)(adder(1)).key(1) == cache(**options)(adder(1)).key(1)
