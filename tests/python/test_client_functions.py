@@ -288,7 +288,7 @@ class TestRefused:
             types.coroutine(generator),
             staticmethod(generator),
         ):
-            with pytest.raises(framecache.InvalidArgument, match="generator function, .* return a list"):
+            with pytest.raises(framecache.InvalidArgument, match=r"generator function, .* return a list"):
                 memory(function)
 
     @pytest.mark.parametrize("what", [3, None, int, property(len), "name"])
