@@ -180,7 +180,7 @@ def _script_of(module: str) -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name not in _SCRIPTS:
         return str(spec.name)
-    path = getattr(main, "__file__", None)
+    path: str | None = getattr(main, "__file__", None)
     if path is None:
         return "__main__"
     return os.path.realpath(path).replace("%", "%25").replace("#", "%23")

@@ -176,6 +176,14 @@ class TestAttributes:
             f(1)
         assert f.cache_info() == (2, 3, 0, 0)
 
+    def test_clearing_a_function_clears_what_others_set_under_its_keys(self, any_cache: framecache.Cache) -> None:
+        f = any_cache(name="f")(Counted())
+        f(1)
+        any_cache.set(f.key(1), "theirs")
+        assert f(1) == "theirs"
+        f.cache_clear()
+        assert f(1) == [2, 1]
+
     def test_an_error_is_counted_and_not_kept(self, any_cache: framecache.Cache) -> None:
         counted = Counted()
 
@@ -280,7 +288,7 @@ class TestRefused:
             types.coroutine(generator),
             staticmethod(generator),
         ):
-            with pytest.raises(framecache.InvalidArgument, match="generator function, .* return a list"):
+            with pytest.raises(framecache.InvalidArgument, match=r"generator function, .* return a list"):
                 memory(function)
 
     @pytest.mark.parametrize("what", [3, None, int, property(len), "name"])

@@ -138,9 +138,11 @@ class TestPrograms:
         assert python(script(tmp_path / "job.py", text.replace("x=1", "x=2"))) == "2 1"
 
     def test_an_edited_function_under_a_wrapper_does_not_return_what_it_did(self, tmp_path: Path) -> None:
-        text = program(tmp_path / "cache", "x", "(name='answer')").replace(
-            "def answer", "@wrapped\ndef answer"
-        ).replace("@cache", WRAPPER + "\n@cache", 1)
+        text = (
+            program(tmp_path / "cache", "x", "(name='answer')")
+            .replace("def answer", "@wrapped\ndef answer")
+            .replace("@cache", WRAPPER + "\n@cache", 1)
+        )
         assert python(script(tmp_path / "job.py", text)) == "1 1"
         assert python(script(tmp_path / "job.py", text.replace("return x", "return -x"))) == "-1 1"
 
@@ -201,9 +203,7 @@ class Movable:
 
 class TestFunctions:
     @pytest.mark.parametrize("options", [{}, {"version": 1}, {"name": "add"}, {"key": lambda x: x}])
-    def test_closures_over_different_values_are_apart(
-        self, cache: framecache.Cache, options: dict[str, Any]
-    ) -> None:
+    def test_closures_over_different_values_are_apart(self, cache: framecache.Cache, options: dict[str, Any]) -> None:
         values = [1, 1.0, True, "1", b"1", (1,), [1], adder(1), adder(2), Unknown, Point, Point(1), len]
         assert apart([cache(**options)(adder(value)) for value in values], 1)
         assert cache(**options)(adder(1)).key(1) == cache(**options)(adder(1)).key(1)
@@ -274,7 +274,7 @@ class TestFunctions:
             assert apart(cached[:-1], 1)
             assert [one(1) for one in cached] == [2, 3, 2, 0, 2]
             assert cached[0].key(1).startswith(f"{__name__}.")
-        with pytest.raises(framecache.EncodeError, match="found an argument, .*Unknown"):
+        with pytest.raises(framecache.EncodeError, match=r"found an argument, .*Unknown"):
             cache(functools.partial(add, Unknown()))
 
     @pytest.mark.parametrize("of", [lambda one: one, lambda one: one.method])
@@ -294,7 +294,7 @@ class TestFunctions:
         assert cache(len)([1, 2]) == 2
         assert cache(sorted)([2, 1], reverse=True) == [2, 1]
         assert apart([cache(len), cache(sorted)], [1])
-        with pytest.raises(framecache.InvalidArgument, match="expected a function with a signature, got .*max"):
+        with pytest.raises(framecache.InvalidArgument, match=r"expected a function with a signature, got .*max"):
             cache(max)
 
     def test_options_that_change_what_is_stored_count(self, cache: framecache.Cache) -> None:
@@ -314,7 +314,9 @@ class TestFunctions:
             {"namespace": "other"},
         ]
         cached = [cache(**one)(pair) for one in options]
-        assert len({(one.key(1), "namespace" in option) for one, option in zip(cached, options)}) == len(options)
+        assert len({(one.key(1), "namespace" in option) for one, option in zip(cached, options, strict=True)}) == len(
+            options
+        )
         assert cached[0](1) == (1, 0)
         assert cached[1](1) == [1, 0]
 
