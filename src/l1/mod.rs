@@ -215,7 +215,8 @@ impl<V: Send + Sync> L1<V> {
     ///
     /// Drops, before it returns, the values that gave way.
     pub fn insert(&self, key: &[u8], value: V, new: New<'_>) -> bool {
-        let (deadline, until) = (self.kept(new.deadline), self.kept(new.until));
+        let offset = if new.deadline.or(new.until).is_some() { self.clock.offset() } else { 0 };
+        let (deadline, until) = (kept(new.deadline, offset), kept(new.until, offset));
         let New { bytes, created, guards, .. } = new;
         let parts = Parts { key, guards, value, bytes, created, deadline: deadline.min(until), until };
         let Some(record) = Record::new(parts) else {
@@ -241,7 +242,7 @@ impl<V: Send + Sync> L1<V> {
     /// for as long as it may be served at all.
     pub fn touch(&self, key: &[u8], deadline: Option<u64>) -> bool {
         let Some(record) = self.find(key).filter(|record| self.state(record) == State::Live) else { return false };
-        record.set_deadline(self.kept(deadline).min(record.until()));
+        record.set_deadline(kept(deadline, self.clock.offset()).min(record.until()));
         true
     }
 
@@ -285,11 +286,6 @@ impl<V: Send + Sync> L1<V> {
             invalidated: self.counters.invalidated.get(),
             rejected: self.counters.rejected.get(),
         }
-    }
-
-    /// A time of the wall clock as it is kept: monotonic.
-    fn kept(&self, time: Option<u64>) -> u64 {
-        time.map_or(NEVER, |time| time.saturating_add_signed(-self.clock.offset()).min(NEVER - 1))
     }
 
     fn find(&self, key: &[u8]) -> Option<Record<V>> {
@@ -438,4 +434,9 @@ impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry").field("created", &self.created()).field("bytes", &self.bytes()).finish_non_exhaustive()
     }
+}
+
+/// A time of a wall clock that is `offset` ahead of the monotonic one, by the latter.
+fn kept(time: Option<u64>, offset: i64) -> u64 {
+    time.map_or(NEVER, |time| time.saturating_add_signed(-offset).min(NEVER - 1))
 }
