@@ -198,7 +198,7 @@ class Flight:
                     self.settle(Outcome("lost"))
             return self.outcome
         finally:
-            self._part()
+            self.part()
 
     async def wait_in_loop(self, seconds: float | None) -> Outcome | None:
         """As `wait`, in a loop, or without a limit. The last who is cancelled cancels the computation."""
@@ -217,7 +217,7 @@ class Flight:
                     self.settle(Outcome("lost"))
             return self.outcome
         finally:
-            self._part()
+            self.part()
 
     async def _sleep(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
         """Wait for the outcome, or for so long."""
@@ -241,7 +241,7 @@ class Flight:
         for one in _part_of():
             one.needs.append(self)
 
-    def _part(self) -> None:
+    def part(self) -> None:
         """One waits no more; the last one cancels a computation that is still under way."""
         with self._flights.mutex:
             self.waiters -= 1
