@@ -132,68 +132,51 @@ class AsyncComputer:
     ) -> Outcome:
         """As `Computer.lead`."""
         computer = self.threads
-        lease: int | Found | str | None = None
         try:
-            lease = await self._lease(plan, canonical, key, flight, force)
-            found = None
-            if isinstance(lease, Found):
-                found = lease
-            elif not (force or flight.alone or lease == HELD):
+            found = await self._lease(plan, canonical, key, flight, force)
+            if found is None and not force and not flight.alone:
                 found = await self.fresh(plan, canonical, key)
-            if (known := computer.known(plan, key, fallback, force, lease, found)) is not None:
+            if (known := computer.known(plan, key, fallback, force, found)) is not None:
                 return known
             if flight.background and key in computer.cooling:
                 return Outcome("lost")
             fence = computer.begin(plan, key, flight)
             value = await call()
-            token = lease if isinstance(lease, int) else None
-            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, token, flight)
-            lease = None
+            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, flight)
             return kept
         except Exception as error:
             return computer.failed(plan, key, error)
         finally:
-            self._release(key, lease)
+            if flight.lease is not None:
+                _background.later(computer.release, key, flight)
             del flight  # as in `compute`
 
     # Leases
 
-    async def _lease(
-        self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool
-    ) -> int | Found | str | None:
+    async def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
         """As `Computer._lease`."""
         if not plan.lock or not self.threads.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
-        while True:
-            token = await self._ask_for_lease(plan, key)
-            if token != HELD or flight.background:
-                return token
+        while await self._ask_for_lease(plan, key, flight):
+            if flight.background:
+                return HELD
             if force or flight.alone or time.monotonic() + pause >= ends:
                 return None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY[1])
             if (found := await self.fresh(plan, canonical, key)) is not None:
                 return found
+        return None
 
-    async def _ask_for_lease(self, plan: Plan, key: str) -> int | str | None:
-        asked: Future[int | str | None] = _background.submit(self.threads.leases.ask, key, plan.lock)
-
-        def give_back(asked: Future[int | str | None]) -> None:
-            if not asked.cancelled() and asked.exception() is None:
-                self._release(key, asked.result())
-
+    async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
+        computer = self.threads
+        asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
         try:
-            token: int | str | None = await _result_of(asked)
-            return token
+            return bool(await _result_of(asked))
         except asyncio.CancelledError:
-            asked.add_done_callback(give_back)
+            asked.add_done_callback(lambda _: _background.later(computer.release, key, flight))
             raise
-
-    def _release(self, key: str, lease: int | Found | str | None) -> None:
-        """Give a lease back, if that is one; nobody waits for that."""
-        if isinstance(lease, int):
-            _background.submit(self.threads.leases.release, key, lease)
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""

@@ -1,9 +1,9 @@
-"""Work that the caller does not do: refreshing, in threads that end with the interpreter, and what would keep an event
-loop waiting, in a pool.
+"""Work that the caller does not do: refreshing, in threads that end when it is done, and what would keep an event loop
+waiting, in a pool.
 
-Refreshers are daemons, so that a slow function does not keep a program from ending. Native code that runs without the
-GIL must not be running when the interpreter goes: at exit the gate is shut, which what a refresher does to a tier has
-passed by then, or never passes.
+All are daemons, so that a slow function does not keep a program from ending. Native code that runs without the GIL must
+not be running when the interpreter goes: each thread has a gate that it holds while it works on a tier, and at exit all
+gates are shut. What has passed its gate by then is waited for, what has not never does.
 """
 
 from __future__ import annotations
@@ -12,74 +12,95 @@ import atexit
 import contextvars
 import os
 import threading
+import time
+from queue import SimpleQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
     from typing import Any, Final
 
 #: Refreshers at once; who asks for more is told that there is none.
-_MOST: Final = 8
+_REFRESHERS: Final = 8
 #: Threads for what loops are not to wait for: short work on tiers.
 _WORKERS: Final = 8
-#: Seconds that the end of the interpreter waits for what a refresher does to a tier.
+#: Seconds that the end of the interpreter waits for what passed a gate, in all.
 _EXIT: Final = 5.0
 
-_mutex = threading.RLock()
-_running = 0
-_pool: ThreadPoolExecutor | None = None
-_this = threading.local()
+
+class _Threads:
+    """The threads of this process. Nothing here deadlocks if a finalizer uses it while its thread does."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.RLock()
+        self.gates: set[threading.RLock] = set()
+        self.refreshers = 0
+        self.workers = 0
+        self.idle = 0
+        self.queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
 
 
 class _Gate:
-    """Held by a refresher while it works on a tier; nothing to any other thread."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
+    """Held by a thread of framecache while it works on a tier; nothing to any other thread."""
 
     def __enter__(self) -> None:
-        if getattr(_this, "refreshes", False):
-            self.lock.acquire()
+        if (lock := getattr(_this, "gate", None)) is not None:
+            lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        if getattr(_this, "refreshes", False):
-            self.lock.release()
+        if (lock := getattr(_this, "gate", None)) is not None:
+            lock.release()
 
 
+_threads = _Threads()
+_this = threading.local()
 gate: Final = _Gate()
+
+
+def _start(name: str, body: Callable[[], object]) -> bool:
+    """Begin a thread with a gate; return whether there was one to be had."""
+
+    def run() -> None:
+        lock = _this.gate = threading.RLock()
+        mine.gates.add(lock)
+        try:
+            body()
+        finally:
+            mine.gates.discard(lock)
+
+    mine = _threads
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError:  # the interpreter is about to end, or the system has no thread to give
+        return False
+    return True
 
 
 def spawn(work: Callable[[], object]) -> bool:
     """Run `work`, which handles its own errors, in a thread and a copy of this context; return whether there was one to
     be had.
     """
-    global _running
-    with _mutex:
-        if _running >= _MOST:
+    mine, context = _threads, contextvars.copy_context()
+
+    def body() -> None:
+        try:
+            context.run(work)
+        finally:
+            done()
+
+    def done() -> None:
+        with mine.mutex:
+            mine.refreshers -= 1
+
+    with mine.mutex:
+        if mine.refreshers >= _REFRESHERS:
             return False
-        _running += 1
-    try:
-        run = contextvars.copy_context().run
-        threading.Thread(target=_run, args=(run, work), name="framecache-refresh", daemon=True).start()
-    except RuntimeError:  # the interpreter is about to end, or the system has no thread to give
-        _done()
-        return False
-    return True
-
-
-def _run(run: Callable[[Callable[[], object]], object], work: Callable[[], object]) -> None:
-    _this.refreshes = True
-    try:
-        run(work)
-    finally:
-        _done()
-
-
-def _done() -> None:
-    global _running
-    with _mutex:
-        _running -= 1
+        mine.refreshers += 1
+    if started := _start("framecache-refresh", body):
+        return started
+    done()
+    return False
 
 
 def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -87,31 +108,68 @@ def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
     The pool is framecache's own: that of a loop may be full of callers that wait for what this work is to find out.
     """
-    global _pool
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
-    with _mutex:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(_WORKERS, "framecache-worker")
-    try:
-        return _pool.submit(contextvars.copy_context().run, work, *arguments)
-    except RuntimeError:  # the interpreter is about to end, or the system has no thread to give
-        done: Future[Any] = Future()
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def body() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
-            done.set_result(work(*arguments))
-        except Exception as error:
-            done.set_exception(error)
-        return done
+            future.set_result(context.run(work, *arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    if _has_worker():
+        _threads.queue.put(body)
+    else:
+        body()
+    return future
+
+
+def later(work: Callable[..., object], *arguments: Any) -> None:
+    """Run `work` in a thread of the pool, if it has one; a finalizer may ask for this."""
+    if _threads.workers:
+        _threads.queue.put(lambda: work(*arguments))
+
+
+def _has_worker() -> bool:
+    """Whether there is somebody to do more work, perhaps after what waits."""
+    mine = _threads
+    with mine.mutex:
+        if mine.idle > mine.queue.qsize() or mine.workers >= _WORKERS:
+            return True
+        mine.workers += 1
+    if _start("framecache-worker", lambda: _work(mine)):
+        return True
+    with mine.mutex:
+        mine.workers -= 1
+        return mine.workers > 0
+
+
+def _work(mine: _Threads) -> None:
+    while True:
+        with mine.mutex:
+            mine.idle += 1
+        body = mine.queue.get()
+        with mine.mutex:
+            mine.idle -= 1
+        with gate:
+            body()
+        del body
 
 
 def _shut() -> None:
-    gate.lock.acquire(timeout=_EXIT)
+    ends = time.monotonic() + _EXIT
+    for lock in tuple(_threads.gates):
+        lock.acquire(timeout=max(0.0, ends - time.monotonic()))
 
 
 def _forget_in_child() -> None:
-    global _mutex, _running, _pool
-    _mutex, _running, _pool = threading.RLock(), 0, None
-    gate.lock = threading.RLock()
+    global _threads
+    _threads = _Threads()
+    _this.__dict__.clear()
 
 
 atexit.register(_shut)

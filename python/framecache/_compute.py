@@ -280,42 +280,30 @@ class Computer:
         force: bool,
     ) -> Outcome:
         """Compute a value and store it, unless it is there by now. Raises nothing but what is no `Exception`."""
-        lease: int | Found | str | None = None
         try:
-            lease = self._lease(plan, canonical, key, flight, force)
-            found = None
-            if isinstance(lease, Found):
-                found = lease
-            elif not (force or flight.alone or lease == HELD):
+            found = self._lease(plan, canonical, key, flight, force)
+            if found is None and not force and not flight.alone:
                 found = self.fresh(plan, canonical, key)
-            if (known := self.known(plan, key, fallback, force, lease, found)) is not None:
+            if (known := self.known(plan, key, fallback, force, found)) is not None:
                 return known
             fence = self.begin(plan, key, flight)
             context = contextvars.copy_context()
             context.run(enter, flight)
             value = context.run(call)
-            token = lease if isinstance(lease, int) else None
-            lease = None
-            return context.run(self.keep, plan, canonical, key, value, fence, token, flight)
+            return context.run(self.keep, plan, canonical, key, value, fence, flight)
         except Exception as error:
             return self.failed(plan, key, error)
         finally:
-            self.leases.release(key, lease)
+            self.release(key, flight)
             del flight  # as in `compute`
 
     def known(
-        self,
-        plan: Plan,
-        key: str,
-        fallback: Found | None,
-        force: bool,
-        lease: int | Found | str | None,
-        found: Found | None,
+        self, plan: Plan, key: str, fallback: Found | None, force: bool, found: Found | str | None
     ) -> Outcome | None:
         """The outcome, if the value need not be computed after all."""
-        if found is not None:
+        if isinstance(found, Found):
             return Outcome("found", found)
-        if lease == HELD:
+        if found == HELD:
             self.resting.begin(key, _REST)
             return Outcome("lost")
         # It may have failed while this caller was on its way here, which then serves what it has.
@@ -352,23 +340,44 @@ class Computer:
 
     # Leases
 
-    def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> int | Found | str | None:
-        """The right to compute a value, of all processes of a store: a token; what another process computed meanwhile;
-        ``held`` if that does and is not waited for; `None` if there is nobody to ask, or it takes too long.
+    def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
+        """Get the right to compute a value, of all processes of a store.
+
+        Returns:
+            `None` if it is to be computed: there is a lease, or nobody to ask, or it takes too long. What another
+            process computed meanwhile. ``held`` if that does, and is not waited for.
         """
         if not plan.lock or not self.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
-        while True:
-            token = self.leases.ask(key, plan.lock)
-            if token != HELD or flight.background:
-                return token
+        while self.ask_for_lease(plan, key, flight):
+            if flight.background:
+                return HELD
             if force or flight.alone or time.monotonic() + pause >= ends:
                 return None
             time.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY[1])
             if (found := self.fresh(plan, canonical, key)) is not None:
                 return found
+        return None
+
+    def ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
+        """Ask for a lease, which the flight keeps then; return whether somebody else has it.
+
+        What this process computes in vain gives its own to who takes its place.
+        """
+        if not flight.alone:
+            for one in self.flights.before(flight):
+                self.release(key, one)
+        token = self.leases.ask(key, plan.lock)
+        flight.lease = token if isinstance(token, int) else None
+        return token == HELD
+
+    def release(self, key: str, flight: Flight) -> None:
+        """Give the lease of a flight back, if it has one still."""
+        token, flight.lease = flight.lease, None
+        if token is not None:
+            self.leases.release(key, token)
 
     # Storing
 
@@ -379,18 +388,17 @@ class Computer:
         key: str,
         value: Any,
         fence: bytes,
-        lease: int | None,
         flight: Flight,
     ) -> Outcome:
         """Store a computed value, and give it back as it is read."""
         plan.misses += 1
-        status = None
         try:
             if plan.cache_if is not None and not plan.cache_if(value):
                 return self._unkept(plan, value)
             first, plan.first = plan.first, False
+            status = None
             try:
-                status = self._put_if_current(plan, canonical, key, value, fence, lease, flight)
+                status = self._put_if_current(plan, canonical, key, value, fence, flight)
             except ValueTooLarge as error:
                 self._note_unkept("too_large", key, error)
             except TypeError as error:
@@ -400,13 +408,13 @@ class Computer:
                 self._note_unkept("unencodable", key, error)
                 return Outcome("alone", _only(value))
             if status == "written":
+                flight.lease = None  # which went with it
                 self.cooling.end(key)
                 if isinstance(found := self.find(plan, canonical, key), Found):
                     return Outcome("found", found)
             return self._unkept(plan, value)
         finally:
-            if status != "written":
-                self.leases.release(key, lease)
+            self.release(key, flight)
 
     def _put_if_current(
         self,
@@ -415,7 +423,6 @@ class Computer:
         key: str,
         value: Any,
         fence: bytes,
-        lease: int | None,
         flight: Flight,
     ) -> Status:
         if self.tiers.shared.read_only:
@@ -425,7 +432,7 @@ class Computer:
             self.counts.add("superseded")
             return "superseded"
         with _background.gate:
-            return self.put(plan, canonical, key, value, fence, lease)
+            return self.put(plan, canonical, key, value, fence, flight.lease)
 
     def put(self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None) -> Status:
         """Store a value; return what became of it. Raises as `Tiers.put`."""

@@ -50,12 +50,12 @@ class Leases:
         shared.breaker.succeeded(write=True)
         return HELD if token is None else token
 
-    def release(self, key: str, lease: object) -> None:
-        """Give a lease back, if that is one; nothing happens to one that was used or lost."""
-        if not isinstance(lease, int) or (store := self._tiers.store) is None:
+    def release(self, key: str, token: int) -> None:
+        """Give a lease back; nothing happens to one that was used or lost."""
+        if (store := self._tiers.store) is None:
             return
         try:
             with _background.gate:
-                store.release(key, lease)
+                store.release(key, token)
         except StoreError as error:
             self._tiers.shared.counts.log("release", "a lease is not given back and runs out: %s", error)
