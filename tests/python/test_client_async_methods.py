@@ -258,3 +258,33 @@ class _nothing:
 def _waiters(cache: framecache.Cache, key: str) -> int:
     flight = cache._flights.current(cache._tiers.scope, key)
     return 0 if flight is None else flight.waiters
+
+
+def test_processes_compute_each_key_once(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import framecache, sys\n"
+        f"cache = framecache.Cache('file://{tmp_path}/cache')\n"
+        "def compute(keys):\n"
+        "    print('computes', *keys, flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    return {key: key.upper() for key in keys}\n"
+        "print('got', *"
+        "cache.get_many(sys.argv[1:], compute=compute).values(), flush=True)\n"
+    )
+
+    def start(*keys: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *keys], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    with start("a", "b") as first:
+        assert first.stdout
+        assert first.stdout.readline() == "computes a b\n"
+        with start("b", "c") as second:
+            assert second.stdout
+            assert second.stdout.readline() == "computes c\n"
+            assert first.communicate("\n", timeout=30)[0] == "got A B\n"
+            assert second.communicate("\n", timeout=30)[0] == "got B C\n"
