@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 
-from framecache._compute import HELD, LOOK_EVERY, Computer
-from framecache._flight import Outcome, enter
-from framecache._tiers import Found
+from framecache import _background
+from framecache._flight import Flight, Outcome, enter, enter_background, wake
+from framecache._lease import HELD, LOOK_EVERY
+from framecache._reading import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+    from concurrent.futures import Future
     from typing import Any
 
-    from framecache._compute import Plan
-    from framecache._flight import Flight
+    from framecache._compute import Computer, Plan
 
 
 class AsyncComputer:
@@ -29,27 +31,33 @@ class AsyncComputer:
         self._computer = computer
         self._tiers = computer.tiers
         self._flights = computer.flights
-        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # Looking up
+
+    async def find(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
+        """As `Computer.find`."""
+        found = self._computer.find(plan, canonical, key, at_hand=True)
+        if found == "elsewhere":
+            found = await self.in_thread(self._computer.find, plan, canonical, key)
+        return found
+
+    async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
+        """As `Computer.fresh`."""
+        found = await self.find(plan, canonical, key)
+        return found if isinstance(found, Found) and not self._computer.late(found) else None
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """As `value`, where `call` gives an awaitable."""
+        """As `Computer.value`, where `call` gives an awaitable."""
         started = self._tiers.shared.started()
         found = await self.find(plan, canonical, key)
-        if isinstance(found, Found):
-            late = self._computer.late(found)
-            if not late:
-                return self._computer.hit(plan, found, key, started)
-            if late <= plan.lifetime.stale_for:
-                if not self._computer.is_cooling(key) and self._flights.current(self._tiers.scope, key) is None:
-                    self._start(self._refresh(plan, canonical, key, call))
-                return self._computer.serve_stale(plan, found, key)
-            if late > plan.lifetime.stale_if_error:
-                found = "expired"
-            elif self._computer.is_cooling(key):
-                return self._computer.serve_stale(plan, found, key)
-        if isinstance(found, str):
-            self._tiers.note(found, key, started)
+        served = self._computer.serve(plan, key, found, started)
+        if served is not None:
+            if self._computer.is_to_refresh(plan, key, served):
+                self._refresh(plan, canonical, key, call)
+            return served.value
         return await self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
+
+    # Computing
 
     async def compute(
         self,
@@ -60,38 +68,59 @@ class AsyncComputer:
         fallback: Found | None = None,
         force: bool = False,
     ) -> Any:
-        """As `compute`: in a task of its own, which lives while anybody waits for it."""
-        while plan.lock:
-            flight, leads = self._flights.join(self._tiers.scope, key)
-            if leads:
-                flight.loop = asyncio.get_running_loop()
-                flight.task = self._start(self._lead_and_leave(plan, canonical, key, call, flight, fallback, force))
-            outcome = await flight.wait_in_loop(None if leads else plan.lock)
-            if outcome is None or (outcome.kind == "alone" and not leads):
-                break
-            if outcome.kind == "raised" or (leads and outcome.error is not None):
-                plan.errors += not leads
-                assert outcome.error is not None
-                raise outcome.error
-            if leads and outcome.found is not None:
-                return outcome.found.value
-            if outcome.kind == "found":
-                return self._computer.joined(plan, outcome)
-        return self._computer.result(await self._lead(plan, canonical, key, call, None, fallback, force=True))
+        """As `Computer.compute`: in a task of its own, which lives while anybody waits for it."""
+        computer, loop = self._computer, asyncio.get_running_loop()
+        alone, since = not plan.lock, -1
+        while force or computer.is_to_compute(plan, key, fallback):
+            mine = Flight(self._flights, self._tiers.scope, key, loop, alone=alone)
+            since = mine.number if since < 0 else since
+            flight, outcome = self._flights.begin(mine), None
+            if leads := flight is mine:
+                mine.led = True
+                self._start(mine, functools.partial(self._lead, plan, canonical, key, call, mine, fallback, force))
+            try:
+                outcome = await flight.wait_in_loop(None if leads else plan.lock)
+                if outcome is None or (outcome.kind == "alone" and not leads):
+                    alone = True
+                elif outcome.is_answer(leads, not force or flight.number > since):
+                    return computer.answer(plan, key, flight, fallback, leads)
+            finally:
+                mine.led = False
+                # The traceback of an error has this frame: without a cycle it goes with the last who has it.
+                del flight, mine, outcome
+        return computer.fall_back(plan, key, fallback)
 
-    async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
-        """A value that need not be computed, if there is one."""
-        found = await self.find(plan, canonical, key)
-        return found if isinstance(found, Found) and not self._computer.late(found) else None
+    def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """As `Computer._refresh`, in a task."""
+        mine = Flight(self._flights, self._tiers.scope, key, asyncio.get_running_loop(), background=True)
+        if self._flights.begin(mine) is mine:
+            self._start(mine, functools.partial(self._lead, plan, canonical, key, call, mine, None, False))
 
-    def _start(self, work: Any) -> asyncio.Task[Any]:
-        """Run it in a task that is not lost while it runs."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _start(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+        """Run it in a task, which the flight keeps while it is under way."""
+        flight.task = asyncio.get_running_loop().create_task(self._run(flight, work))
+        # One that is cancelled before it begins never runs.
+        flight.task.add_done_callback(lambda _: self._flights.end(flight, Outcome("lost")))
 
-    async def _lead_and_leave(
+    async def _run(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+        outcome = Outcome("lost")
+        try:
+            if flight.background:
+                enter_background()
+            enter(flight)
+            outcome = await work()
+        except (KeyboardInterrupt, SystemExit) as error:
+            outcome = Outcome("lost", error=error)
+            if not flight.led:
+                raise
+        except BaseException as error:
+            outcome = Outcome("lost", error=error)
+            raise
+        finally:
+            self._flights.end(flight, outcome)
+            del flight, outcome
+
+    async def _lead(
         self,
         plan: Plan,
         canonical: bytes,
@@ -100,88 +129,87 @@ class AsyncComputer:
         flight: Flight,
         fallback: Found | None,
         force: bool,
-        wait: bool = True,
-    ) -> None:
-        outcome = Outcome("lost")
-        try:
-            enter(flight)
-            outcome = await self._lead(plan, canonical, key, call, flight, fallback, force, wait)
-        except Exception as error:
-            outcome = Outcome("raised", error=error)
-        except BaseException as error:
-            outcome = Outcome("lost", error=error)
-            raise
-        finally:
-            self._flights.leave(self._tiers.scope, key, flight, outcome)
-
-    async def _lead(
-        self,
-        plan: Plan,
-        canonical: bytes,
-        key: str,
-        call: Callable[[], Awaitable[Any]],
-        flight: Flight | None,
-        fallback: Found | None,
-        force: bool,
-        wait: bool = True,
     ) -> Outcome:
-        lease = await self._lease(plan, canonical, key, force, wait)
-        if lease == HELD:
-            return Outcome("lost")
-        if not force:
-            found = lease if isinstance(lease, Found) else await self.find(plan, canonical, key)
-            if isinstance(found, Found) and not self._computer.late(found):
-                await self.in_thread(self._computer.release, key, lease)
-                return Outcome("found", found)
-        token = lease if isinstance(lease, int) else None
-        fence = self._computer.fence(plan, key)
+        """As `Computer.lead`."""
+        computer = self._computer
+        lease: int | Found | str | None = None
         try:
+            lease = await self._lease(plan, canonical, key, flight, force)
+            found = None
+            if isinstance(lease, Found):
+                found = lease
+            elif not (force or flight.alone or lease == HELD):
+                found = await self.fresh(plan, canonical, key)
+            if (known := computer.known(plan, key, fallback, force, lease, found)) is not None:
+                return known
+            if flight.background and key in computer.cooling:
+                return Outcome("lost")
+            fence = computer.begin(plan, key, flight)
             value = await call()
-        except BaseException as error:
-            self._computer.release(key, token)
-            if not isinstance(error, Exception):
-                raise
-            return self._computer.failed(plan, key, error, fallback)
-        kept: Outcome = await self.in_thread(self._computer.keep, plan, canonical, key, value, fence, token, flight)
-        return kept
+            token = lease if isinstance(lease, int) else None
+            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, token, flight)
+            lease = None
+            return kept
+        except Exception as error:
+            return computer.failed(plan, key, error)
+        finally:
+            self._release(key, lease)
+            del flight  # as in `compute`
 
-    async def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> None:
-        flight, leads = self._flights.join(self._tiers.scope, key)
-        if not leads:
-            return
-        flight.loop = asyncio.get_running_loop()
-        await self._lead_and_leave(plan, canonical, key, call, flight, None, force=False, wait=False)
-        if flight.outcome is not None and flight.outcome.kind == "raised":
-            self._computer.cool_down(key)
-            self._computer.counts.log("refresh", "computing %.100r anew failed: %r", key, flight.outcome.error)
+    # Leases
 
-    async def _lease(self, plan: Plan, canonical: bytes, key: str, force: bool, wait: bool) -> int | Found | str | None:
-        if self._tiers.store is None or not plan.lock or self._tiers.shared.read_only:
+    async def _lease(
+        self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool
+    ) -> int | Found | str | None:
+        """As `Computer._lease`."""
+        if not plan.lock or not self._computer.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:
-            token = await self.in_thread(self._computer.ask_for_lease, plan, key)
-            if token != HELD:
-                asked: int | None = token
-                return asked
-            if not wait:
-                return HELD
-            if force or time.monotonic() + pause >= ends:
+            token = await self._ask_for_lease(plan, key)
+            if token != HELD or flight.background:
+                return token
+            if force or flight.alone or time.monotonic() + pause >= ends:
                 return None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY[1])
-            found = await self.find(plan, canonical, key)
-            if isinstance(found, Found) and not self._computer.late(found):
+            if (found := await self.fresh(plan, canonical, key)) is not None:
                 return found
 
-    async def find(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
-        found = self._computer.find(plan, canonical, key, at_hand=True)
-        if found == "elsewhere":
-            found = await self.in_thread(self._computer.find, plan, canonical, key)
-        return found
+    async def _ask_for_lease(self, plan: Plan, key: str) -> int | str | None:
+        asked: Future[int | str | None] = _background.submit(self._computer.leases.ask, key, plan.lock)
+
+        def give_back(asked: Future[int | str | None]) -> None:
+            if not asked.cancelled() and asked.exception() is None:
+                self._release(key, asked.result())
+
+        try:
+            token: int | str | None = await _result_of(asked)
+            return token
+        except asyncio.CancelledError:
+            asked.add_done_callback(give_back)
+            raise
+
+    def _release(self, key: str, lease: int | Found | str | None) -> None:
+        """Give a lease back, if that is one; nobody waits for that."""
+        if isinstance(lease, int):
+            _background.submit(self._computer.leases.release, key, lease)
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""
         if self._tiers.store is None:
             return work(*arguments)
-        return await asyncio.to_thread(work, *arguments)
+        return await _result_of(_background.submit(work, *arguments))
+
+
+async def _result_of(future: Future[Any]) -> Any:
+    """What a worker thread returns. If this is cancelled before it begins, it does not."""
+    loop = asyncio.get_running_loop()
+    sleeper = loop.create_future()
+    future.add_done_callback(lambda _: wake(sleeper, loop))
+    try:
+        await sleeper
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import time
 
 from framecache import _background
-from framecache._flight import Outcome, inside
-from framecache._framecache import EncodeError, StoreBusy, StoreError, ValueTooLarge
-from framecache._tiers import ANY_TAG, Found
+from framecache._breaker import Pauses
+from framecache._flight import Flight, Outcome, enter, enter_background
+from framecache._framecache import L1, DecodeError, EncodeError, ValueTooLarge
+from framecache._lease import HELD, LOOK_EVERY, Leases
+from framecache._reading import Found
+from framecache._sealed import SealedStore
+from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
 
@@ -17,16 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
 
-    from framecache._flight import Flight, Flights
+    from framecache._flight import Flights
     from framecache._tiers import Status, Tiers
     from framecache._times import Seconds
 
 #: Seconds between two attempts to compute what failed, while a stale value is served.
 _COOL_DOWN: Final = 5.0
-#: Stands for a lease that another process has.
-HELD: Final = "held"
-#: Seconds between two looks at what another process computes: the first, and the longest.
-LOOK_EVERY: Final = (0.002, 0.05)
+#: Seconds in which a stale value is served without another look at whether the process that computes it is done.
+_REST: Final = 0.25
 
 
 class Plan:
@@ -108,21 +111,29 @@ class Computer:
         self.flights = flights
         self._clock = tiers.shared.clock
         self.counts = tiers.shared.counts
-        self._cooling: dict[str, float] = {}
+        self.leases = Leases(tiers)
+        # Without L1, there is one for its guards alone.
+        store = tiers.store._store if isinstance(tiers.store, SealedStore) else tiers.store
+        self._holds = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
+        #: Keys whose computation failed.
+        self.cooling = Pauses(self._clock)
+        #: Keys that another process was refreshing.
+        self.resting = Pauses(self._clock)
 
     # Looking up
 
     def find(self, plan: Plan, canonical: bytes, key: str, at_hand: bool = False) -> Found | str:
         """Look a value up, stale or not; count nothing."""
-        return self.tiers.find(
-            canonical,
-            key,
-            views=plan.views,
-            stale=plan.lifetime.stale > 0 or plan.ttl_of is not None,
-            share=plan.share,
-            at_hand=at_hand,
-            own=plan.function != 0,
-        )
+        with _background.gate:
+            return self.tiers.find(
+                canonical,
+                key,
+                views=plan.views,
+                stale=plan.lifetime.stale > 0 or plan.ttl_of is not None,
+                share=plan.share,
+                at_hand=at_hand,
+                own=plan.function != 0,
+            )
 
     def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
         """A value that need not be computed, if there is one."""
@@ -133,27 +144,6 @@ class Computer:
         """For how many milliseconds an entry has been stale."""
         return 0 if found.deadline is None else max(0, now_by(self._clock) - found.deadline)
 
-    def hit(self, plan: Plan, found: Found, key: str, started: float) -> Any:
-        plan.hits += 1
-        self.tiers.note(found, key, started)
-        return found.value
-
-    def serve_stale(self, plan: Plan, found: Found, key: str) -> Any:
-        plan.stale += 1
-        self.counts.add("stale")
-        if self.tiers.shared.hooks:
-            self.tiers.shared.emit("stale", found.tier, key, found.size)
-        return found.value
-
-    def is_cooling(self, key: str) -> bool:
-        return bool(self._cooling) and self._cooling.get(key, 0.0) > self._clock.monotonic()
-
-    def cool_down(self, key: str) -> None:
-        now = self._clock.monotonic()
-        if len(self._cooling) >= 1024:
-            self._cooling = {one: ends for one, ends in self._cooling.items() if ends > now}
-        self._cooling[key] = now + _COOL_DOWN
-
     def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Any]) -> Any:
         """Return the value of a key, computed by `call` if there is none.
 
@@ -163,21 +153,46 @@ class Computer:
         """
         started = self.tiers.shared.started()
         found = self.find(plan, canonical, key)
-        if isinstance(found, Found):
-            late = self.late(found)
-            if not late:
-                return self.hit(plan, found, key, started)
-            if late <= plan.lifetime.stale_for:
-                if not self.is_cooling(key) and self.flights.current(self.tiers.scope, key) is None:
-                    _background.spawn(lambda: self._refresh(plan, canonical, key, call))
-                return self.serve_stale(plan, found, key)
-            if late > plan.lifetime.stale_if_error:
-                found = "expired"
-            elif self.is_cooling(key):
-                return self.serve_stale(plan, found, key)
+        served = self.serve(plan, key, found, started)
+        if served is not None:
+            if self.is_to_refresh(plan, key, served):
+                _background.spawn(lambda: self._refresh(plan, canonical, key, call))
+            return served.value
+        return self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
+
+    def serve(self, plan: Plan, key: str, found: Found | str, started: float) -> Found | None:
+        """What was found, if it is to be served at once: fresh, or stale while it is or may not be computed anew. Count
+        it, or the reason why there is none.
+        """
         if isinstance(found, str):
             self.tiers.note(found, key, started)
-        return self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
+            return None
+        late = self.late(found)
+        if not late:
+            plan.hits += 1
+            self.tiers.note(found, key, started)
+        elif late <= plan.lifetime.stale_for or (late <= plan.lifetime.stale_if_error and key in self.cooling):
+            self._count_stale(plan, key, found)
+        else:
+            self.tiers.note("expired", key, started)
+            return None
+        return found
+
+    def is_to_refresh(self, plan: Plan, key: str, served: Found) -> bool:
+        """Whether a value that is served is to be computed anew meanwhile."""
+        return (
+            0 < self.late(served) <= plan.lifetime.stale_for
+            and key not in self.cooling
+            and key not in self.resting
+            and self.flights.current(self.tiers.scope, key) is None
+        )
+
+    def _count_stale(self, plan: Plan, key: str, found: Found) -> None:
+        plan.stale += 1
+        self.counts.add("stale")
+        self.tiers.shared.emit("stale", found.tier, key, found.size)
+
+    # Computing
 
     def compute(
         self,
@@ -196,34 +211,65 @@ class Computer:
             key: The key.
             call: Computes it.
             fallback: A stale value that is returned if that fails.
-            force: Compute it even if it is there.
+            force: Compute it even if it is there, and do not take what was begun before.
         """
-        while plan.lock:
-            flight, leads = self.flights.join(self.tiers.scope, key)
+        alone, since = not plan.lock, -1
+        while force or self.is_to_compute(plan, key, fallback):
+            mine = Flight(self.flights, self.tiers.scope, key, alone=alone)
+            since = mine.number if since < 0 else since
+            outcome: Outcome | None = Outcome("lost")
+            try:
+                flight = self.flights.begin(mine)
+                if leads := flight is mine:
+                    outcome = self.lead(plan, canonical, key, call, mine, fallback, force)
+            finally:
+                self.flights.end(mine, outcome or Outcome("lost"))
+            if not leads:
+                outcome = flight.wait(plan.lock)
+            try:
+                if outcome is None or (outcome.kind == "alone" and not leads):
+                    alone = True
+                elif outcome.is_answer(leads, not force or flight.number > since):
+                    return self.answer(plan, key, flight, fallback, leads)
+            finally:
+                # The traceback of an error has this frame: without a cycle it goes with the last who has it.
+                del flight, mine, outcome
+        return self.fall_back(plan, key, fallback)
+
+    def is_to_compute(self, plan: Plan, key: str, fallback: Found | None) -> bool:
+        """Whether there is no stale value that may be served, or none that failed to be computed just now."""
+        return key not in self.cooling or not self._may_fall_back(plan, fallback)
+
+    def _may_fall_back(self, plan: Plan, fallback: Found | None) -> bool:
+        return fallback is not None and self.late(fallback) <= plan.lifetime.stale_if_error
+
+    def fall_back(self, plan: Plan, key: str, fallback: Found | None) -> Any:
+        """Serve a stale value, as computing it anew failed."""
+        assert fallback is not None
+        self._count_stale(plan, key, fallback)
+        return fallback.value
+
+    def answer(self, plan: Plan, key: str, flight: Flight, fallback: Found | None, leads: bool) -> Any:
+        """What a caller gets out of a computation: its value, a stale one, or its error."""
+        outcome = flight.outcome
+        assert outcome is not None
+        if outcome.found is not None:
             if leads:
-                return self.result(self._lead_and_leave(plan, canonical, key, call, flight, fallback, force))
-            outcome = flight.wait(plan.lock)
-            if outcome is None or outcome.kind == "alone":
-                break
-            if outcome.kind == "raised":
-                plan.errors += 1
-                assert outcome.error is not None
-                raise outcome.error
-            if outcome.kind == "found":
-                return self.joined(plan, outcome)
-        return self.result(self._lead(plan, canonical, key, call, None, fallback, force=True))
+                return outcome.found.value
+            plan.hits += 1
+            self.counts.add("joined")
+            return outcome.found.value if plan.share else outcome.found.again(plan.views)
+        error, traceback = outcome.error, outcome.traceback
+        assert error is not None
+        plan.errors += isinstance(error, Exception)
+        if outcome.kind == "raised" and self._may_fall_back(plan, fallback) and not flight.is_outdated():
+            return self.fall_back(plan, key, fallback)
+        try:
+            raise error.with_traceback(traceback)
+        finally:
+            del error, flight, outcome, traceback
 
-    def joined(self, plan: Plan, outcome: Outcome) -> Any:
-        assert outcome.found is not None
-        plan.hits += 1
-        self.counts.add("joined")
-        return outcome.found.value if plan.share else outcome.found.again(plan.views)
-
-    def result(self, outcome: Outcome) -> Any:
-        assert outcome.found is not None
-        return outcome.found.value
-
-    def _lead_and_leave(
+    def lead(
         self,
         plan: Plan,
         canonical: bytes,
@@ -232,118 +278,99 @@ class Computer:
         flight: Flight,
         fallback: Found | None,
         force: bool,
-        wait: bool = True,
     ) -> Outcome:
-        outcome = Outcome("lost")
+        """Compute a value and store it, unless it is there by now. Raises nothing but what is no `Exception`."""
+        lease: int | Found | str | None = None
         try:
-            outcome = self._lead(plan, canonical, key, call, flight, fallback, force, wait)
+            lease = self._lease(plan, canonical, key, flight, force)
+            found = None
+            if isinstance(lease, Found):
+                found = lease
+            elif not (force or flight.alone or lease == HELD):
+                found = self.fresh(plan, canonical, key)
+            if (known := self.known(plan, key, fallback, force, lease, found)) is not None:
+                return known
+            fence = self.begin(plan, key, flight)
+            context = contextvars.copy_context()
+            context.run(enter, flight)
+            value = context.run(call)
+            token = lease if isinstance(lease, int) else None
+            lease = None
+            return context.run(self.keep, plan, canonical, key, value, fence, token, flight)
         except Exception as error:
-            outcome = Outcome("raised", error=error)
-            raise
+            return self.failed(plan, key, error)
         finally:
-            self.flights.leave(self.tiers.scope, key, flight, outcome)
-        return outcome
+            self.leases.release(key, lease)
+            del flight  # as in `compute`
 
-    def _lead(
+    def known(
         self,
         plan: Plan,
-        canonical: bytes,
         key: str,
-        call: Callable[[], Any],
-        flight: Flight | None,
         fallback: Found | None,
         force: bool,
-        wait: bool = True,
-    ) -> Outcome:
-        lease = self._lease(plan, canonical, key, force, wait)
+        lease: int | Found | str | None,
+        found: Found | None,
+    ) -> Outcome | None:
+        """The outcome, if the value need not be computed after all."""
+        if found is not None:
+            return Outcome("found", found)
         if lease == HELD:
+            self.resting.begin(key, _REST)
             return Outcome("lost")
-        if not force:
-            found = lease if isinstance(lease, Found) else self.find(plan, canonical, key)
-            if isinstance(found, Found) and not self.late(found):
-                self.release(key, lease)
-                return Outcome("found", found)
-        token = lease if isinstance(lease, int) else None
-        fence = self.fence(plan, key)
-        try:
-            context = contextvars.copy_context()
-            value = context.run(call) if flight is None else context.run(inside, flight, call)
-        except BaseException as error:
-            self.release(key, token)
-            if not isinstance(error, Exception):
-                raise
-            return self.failed(plan, key, error, fallback)
-        return self.keep(plan, canonical, key, value, fence, token, flight)
+        # It may have failed while this caller was on its way here, which then serves what it has.
+        return Outcome("lost") if not force and not self.is_to_compute(plan, key, fallback) else None
 
-    def failed(self, plan: Plan, key: str, error: Exception, fallback: Found | None) -> Outcome:
-        """Note that computing failed; return what is served instead, or raise the error."""
-        plan.errors += 1
-        if fallback is None:
-            raise error
-        self.cool_down(key)
-        self.counts.log("refresh", "computing %.100r failed, a stale value is served: %r", key, error)
-        self.serve_stale(plan, fallback, key)
-        return Outcome("found", fallback)
+    def begin(self, plan: Plan, key: str, flight: Flight) -> bytes:
+        """Note that the function is called now; return guards of all that could outdate its result."""
+        fence = self.tiers.fence(key, plan.function, [ANY_TAG] if plan.tags_of is not None else plan.tags)
+        if fence:
+            flight.holds = functools.partial(self._holds, fence)
+        flight.began = time.monotonic()
+        return fence
+
+    def failed(self, plan: Plan, key: str, error: Exception) -> Outcome:
+        """Note that computing failed; a stale value is served without trying again for a while."""
+        if plan.lifetime.stale:
+            self.cooling.begin(key, _COOL_DOWN)
+            self.counts.log("refresh", "computing %.100r anew failed: %r", key, error)
+        return Outcome("raised", error=error)
 
     def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Any]) -> None:
         """Compute a stale value anew, in the background, unless somebody does."""
-        flight, leads = self.flights.join(self.tiers.scope, key)
-        if not leads:
-            return
+        enter_background()
+        mine = Flight(self.flights, self.tiers.scope, key, background=True)
+        outcome = Outcome("lost")
         try:
-            self._lead_and_leave(plan, canonical, key, call, flight, None, force=False, wait=False)
-        except Exception as error:
-            self.cool_down(key)
-            self.counts.log("refresh", "computing %.100r anew failed: %r", key, error)
+            if self.flights.begin(mine) is mine and key not in self.cooling:
+                outcome = self.lead(plan, canonical, key, call, mine, None, force=False)
+        except BaseException:
+            self.cooling.begin(key, _COOL_DOWN)
+            raise
+        finally:
+            self.flights.end(mine, outcome)
 
-    def _lease(self, plan: Plan, canonical: bytes, key: str, force: bool, wait: bool) -> int | Found | str | None:
+    # Leases
+
+    def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> int | Found | str | None:
         """The right to compute a value, of all processes of a store: a token; what another process computed meanwhile;
         ``held`` if that does and is not waited for; `None` if there is nobody to ask, or it takes too long.
         """
-        store = self.tiers.store
-        if store is None or not plan.lock or self.tiers.shared.read_only:
+        if not plan.lock or not self.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while True:
-            token = self.ask_for_lease(plan, key)
-            if token != HELD:
+            token = self.leases.ask(key, plan.lock)
+            if token != HELD or flight.background:
                 return token
-            if not wait:
-                return HELD
-            if force or time.monotonic() + pause >= ends:
+            if force or flight.alone or time.monotonic() + pause >= ends:
                 return None
             time.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY[1])
-            found = self.find(plan, canonical, key)
-            if isinstance(found, Found) and not self.late(found):
+            if (found := self.fresh(plan, canonical, key)) is not None:
                 return found
 
-    def ask_for_lease(self, plan: Plan, key: str) -> int | str | None:
-        store = self.tiers.store
-        assert store is not None
-        if not self.tiers.shared.breaker.allows():
-            return None
-        try:
-            with _background.gate:
-                token = store.lease(key, int(plan.lock * 1000), now_by(self._clock))
-        except StoreBusy:
-            return None
-        except StoreError as error:
-            self.tiers.failed(error, key)
-            return None
-        return HELD if token is None else token
-
-    def release(self, key: str, lease: int | Found | str | None) -> None:
-        if not isinstance(lease, int) or self.tiers.store is None:
-            return
-        try:
-            with _background.gate:
-                self.tiers.store.release(key, lease)
-        except StoreError as error:
-            self.counts.log("release", "a lease is not given back and runs out: %s", error)
-
-    def fence(self, plan: Plan, key: str) -> bytes:
-        return self.tiers.fence(key, plan.function, [ANY_TAG] if plan.tags_of is not None else plan.tags)
+    # Storing
 
     def keep(
         self,
@@ -353,38 +380,52 @@ class Computer:
         value: Any,
         fence: bytes,
         lease: int | None,
-        flight: Flight | None,
+        flight: Flight,
     ) -> Outcome:
         """Store a computed value, and give it back as it is read."""
         plan.misses += 1
-        first, plan.first = plan.first, False
+        status = None
         try:
             if plan.cache_if is not None and not plan.cache_if(value):
-                self.release(key, lease)
-            elif self.tiers.shared.read_only:
-                self.counts.add("dropped")
-            elif flight is not None and flight.fenced:
-                self.counts.add("superseded")
-                self.release(key, lease)
-            else:
-                with _background.gate:
-                    self.put(plan, canonical, key, value, fence, lease)
-                found = self.find(plan, canonical, key)
-                if isinstance(found, Found) and (found.tier == "l1" or found.created):
+                return self._unkept(plan, value)
+            first, plan.first = plan.first, False
+            try:
+                status = self._put_if_current(plan, canonical, key, value, fence, lease, flight)
+            except ValueTooLarge as error:
+                self._note_unkept("too_large", key, error)
+            except TypeError as error:
+                # JSON has errors of its own.
+                if first or plan.strict or not (isinstance(error, EncodeError) or plan.codec == "json"):
+                    raise
+                self._note_unkept("unencodable", key, error)
+                return Outcome("alone", _only(value))
+            if status == "written":
+                self.cooling.end(key)
+                if isinstance(found := self.find(plan, canonical, key), Found):
                     return Outcome("found", found)
-            return Outcome("found", self._round_trip(plan, value))
-        except ValueTooLarge as error:
-            self.counts.add("too_large")
-            self.counts.log("too_large", "%.100r is not stored: %s", key, error)
-            self.release(key, lease)
-            return Outcome("found", self._round_trip(plan, value))
-        except EncodeError as error:
-            self.release(key, lease)
-            if first or plan.strict:
-                raise
-            self.counts.add("unencodable")
-            self.counts.log("unencodable", "%.100r is not stored: %s", key, error)
-            return Outcome("alone", Found(value, None, 0, None, None, 0, "l1"))
+            return self._unkept(plan, value)
+        finally:
+            if status != "written":
+                self.leases.release(key, lease)
+
+    def _put_if_current(
+        self,
+        plan: Plan,
+        canonical: bytes,
+        key: str,
+        value: Any,
+        fence: bytes,
+        lease: int | None,
+        flight: Flight,
+    ) -> Status:
+        if self.tiers.shared.read_only:
+            self.counts.add("dropped")
+            return "dropped"
+        if flight.fenced:
+            self.counts.add("superseded")
+            return "superseded"
+        with _background.gate:
+            return self.put(plan, canonical, key, value, fence, lease)
 
     def put(self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None) -> Status:
         """Store a value; return what became of it. Raises as `Tiers.put`."""
@@ -409,11 +450,24 @@ class Computer:
             self.counts.add(status)
         return status
 
-    def _round_trip(self, plan: Plan, value: Any) -> Found:
-        """A value that is not stored, as it would be read."""
-        encoded = encode(value, plan.codec)
+    def _note_unkept(self, why: str, key: str, error: Exception) -> None:
+        self.counts.add(why)
+        self.counts.log(why, "%.100r is not stored: %s", key, error)
+
+    def _unkept(self, plan: Plan, value: Any) -> Outcome:
+        """The outcome for a value that is not stored: as it would be read, where it has a form."""
+        try:
+            encoded = encode(value, plan.codec)
+            decoded = decode(*encoded, views=plan.views)
+        except (TypeError, DecodeError):
+            return Outcome("alone", _only(value))
         created = now_by(self._clock)
-        return Found(decode(*encoded, views=plan.views), encoded, created, None, None, encoded[0].nbytes, "l1")
+        return Outcome("found", Found(decoded, encoded, created, None, None, encoded[0].nbytes, "l1"))
+
+
+def _only(value: Any) -> Found:
+    """A value for the one who computed it."""
+    return Found(value, None, 0, None, None, 0, "l1")
 
 
 def _with_ttl(lifetime: Lifetime, ttl: Seconds | None) -> Lifetime:
