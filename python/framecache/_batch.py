@@ -9,62 +9,53 @@ from __future__ import annotations
 import contextvars
 import time
 
-from framecache._compute import HELD
-from framecache._flight import Outcome, enter
+from framecache._flight import Flight, Outcome, enter
 from framecache._framecache import InvalidArgument
+from framecache._lease import HELD
 from framecache._reading import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from typing import Any
 
     from framecache._acompute import AsyncComputer
     from framecache._compute import Computer, Plan
-    from framecache._flight import Flight
 
 
 class Lead:
-    """The keys that a caller is to compute, until there is an outcome for each.
+    """The keys that a caller computes, until there is an outcome for each.
 
     Args:
         computer: Where they are kept.
         plan: What becomes of them.
-        keys: The keys.
-        flights: Their computations, where others may wait for them.
-
-    Attributes:
-        outcomes: What has come of each so far.
+        flights: Their computations.
     """
 
-    def __init__(self, computer: Computer, plan: Plan, keys: Iterable[str], flights: Mapping[str, Flight]) -> None:
-        self.outcomes: dict[str, Outcome] = {}
+    def __init__(self, computer: Computer, plan: Plan, flights: Mapping[str, Flight]) -> None:
+        self.flights = flights
         self._computer = computer
         self._plan = plan
-        self._keys = list(keys)
-        self._flights = flights
         self._leases: dict[str, int | None] = {}
         self._fences: dict[str, bytes] = {}
+        self._ended = False
 
     def canonical(self, key: str) -> bytes:
         """The canonical key of a user's key."""
         return self._computer.tiers.canonical(key)
 
     def ask(self) -> list[str]:
-        """Ask for the right to compute each of the keys, as other processes may; return those that they compute."""
+        """Have each of the keys computed that no other process computes; return those that one does."""
+        leases, lock = self._computer.leases, self._plan.lock
         held = []
-        for key in self._keys:
-            lease = self._computer.ask_for_lease(self._plan, key) if self._asks() else None
-            if lease == HELD:
+        for key, flight in self.flights.items():
+            lease = leases.ask(key, lock) if lock and leases.are_given() else None
+            if lease == HELD and not flight.alone:
                 held.append(key)
             else:
                 self.begin(key, lease)
         return held
-
-    def _asks(self) -> bool:
-        tiers = self._computer.tiers
-        return tiers.store is not None and self._plan.lock > 0 and not tiers.shared.read_only
 
     def begin(self, key: str, lease: int | Found | str | None) -> None:
         """Have this key computed, unless somebody did meanwhile.
@@ -73,96 +64,118 @@ class Lead:
             key: The key.
             lease: The right to do so; or what was computed.
         """
-        found = lease if isinstance(lease, Found) else self._computer.fresh(self._plan, self.canonical(key), key)
-        if found is not None:
-            self._computer.release(key, lease)
-            self._leave(key, Outcome("found", found))
+        flight = self.flights[key]
+        found = lease if isinstance(lease, Found) else None
+        if found is None and not flight.alone:
+            found = self._computer.fresh(self._plan, self.canonical(key), key)
+        if found is not None or self._ended:
+            self._computer.leases.release(key, lease)
+            self._computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
             return
+        self._fences[key] = self._computer.begin(self._plan, key, flight)
         self._leases[key] = lease if isinstance(lease, int) else None
-        self._fences[key] = self._computer.fence(self._plan, key)
 
     def begun(self) -> list[str]:
         """The keys to compute now."""
         return list(self._leases)
 
-    def inside(self, call: Callable[[list[str]], Any]) -> Any:
-        """Return what `call` gives for them, as a part of their computations. In a context of its own."""
-        for key in self.begun():
-            if (flight := self._flights.get(key)) is not None:
-                enter(flight)
-        return call(self.begun())
+    def inside(self, compute: Callable[[list[str]], Any]) -> Any:
+        """Call it with them, as a part of their computations. In a context of its own."""
+        keys = self.begun()
+        for key in keys:
+            enter(self.flights[key])
+        return compute(keys)
 
     def keep(self, values: Mapping[str, Any]) -> None:
         """Store what was computed; of a key without a value, nothing."""
         if not hasattr(values, "keys"):
             raise InvalidArgument(f"compute: expected it to return a mapping of keys to values, got {values!r:.100}")
+        computer = self._computer
         for key in self.begun():
+            flight, lease = self.flights[key], self._leases.pop(key, None)
+            outcome = Outcome("alone")
             if key in values:
-                outcome = self._computer.keep(
-                    self._plan,
-                    self.canonical(key),
-                    key,
-                    values[key],
-                    self._fences[key],
-                    self._leases.pop(key),
-                    self._flights.get(key),
-                )
+                canonical, fence = self.canonical(key), self._fences[key]
+                outcome = computer.keep(self._plan, canonical, key, values[key], fence, lease, flight)
             else:
-                self._computer.release(key, self._leases.pop(key))
-                outcome = Outcome("alone")
-            self._leave(key, outcome)
+                computer.leases.release(key, lease)
+            computer.flights.end(flight, outcome)
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell those who wait for keys without an outcome that there is none: an `Exception`, or nobody computes."""
-        for key, lease in self._leases.items():
-            self._computer.release(key, lease)
-        for key in self._keys:
-            if key not in self.outcomes:
-                self._leave(key, Outcome("raised" if isinstance(error, Exception) else "lost", error=error))
-
-    def _leave(self, key: str, outcome: Outcome) -> None:
-        self.outcomes[key] = outcome
-        if (flight := self._flights.get(key)) is not None:
-            self._computer.flights.leave(self._computer.tiers.scope, key, flight, outcome)
+        self._ended = True
+        while self._leases:
+            self._computer.leases.release(*self._leases.popitem())
+        for flight in self.flights.values():
+            outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
+            self._computer.flights.end(flight, outcome)
 
 
-def _join(computer: Computer, keys: list[str]) -> tuple[dict[str, Flight], dict[str, Flight]]:
-    """Join the computation of each key; return those that the caller leads, and the others."""
-    led: dict[str, Flight] = {}
-    others: dict[str, Flight] = {}
-    try:
-        for key in keys:
-            flight, leads = computer.flights.join(computer.tiers.scope, key)
-            (led if leads else others)[key] = flight
-    except BaseException:
-        for key, flight in led.items():
-            computer.flights.leave(computer.tiers.scope, key, flight, Outcome("lost"))
-        raise
-    return led, others
-
-
-def _take(
-    computer: Computer, plan: Plan, outcomes: Mapping[str, Outcome | None], values: dict[str, Any], own: bool
-) -> list[str]:
-    """Put into `values` what is there; return the keys that nobody computes any more, or not in time.
+class _Round:
+    """The computations of several keys that a caller has begun or joined.
 
     Args:
         computer: Where they are kept.
         plan: What becomes of them.
-        outcomes: What came of each key; `None`: nothing in time.
-        values: Gets values.
-        own: Whether the caller computed them.
+        keys: The keys.
+        alone: Whether nobody else may wait for them, nor this caller for others.
+        loop: Where the caller is a task.
+
+    Raises:
+        RecursiveCall: the caller is computing one of them.
     """
-    left = []
-    for key, outcome in outcomes.items():
-        if outcome is None or outcome.kind == "lost":
-            left.append(key)
-        elif outcome.kind == "raised":
-            assert outcome.error is not None
-            raise outcome.error
-        elif outcome.found is not None:
-            values[key] = outcome.found.value if own else computer.joined(plan, outcome)
-    return left
+
+    def __init__(
+        self,
+        computer: Computer,
+        plan: Plan,
+        keys: list[str],
+        alone: bool,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._computer = computer
+        self._plan = plan
+        self.led: dict[str, Flight] = {}
+        self.others: dict[str, Flight] = {}
+        try:
+            for key in keys:
+                mine = Flight(computer.flights, computer.tiers.scope, key, loop, alone=alone)
+                flight = computer.flights.begin(mine)
+                (self.led if flight is mine else self.others)[key] = flight
+        except BaseException:
+            self.abandon()
+            raise
+        self.lead = Lead(computer, plan, self.led)
+
+    def abandon(self) -> None:
+        """End what the caller leads, and wait for nobody."""
+        for flight in self.led.values():
+            self._computer.flights.end(flight, Outcome("lost"))
+        part(self.others)
+
+    def take(self, outcomes: Mapping[str, Outcome | None], values: dict[str, Any]) -> tuple[list[str], bool]:
+        """Put into `values` what there is; return the other keys, and whether they are to be computed alone.
+
+        A key that whoever computed it has no value for is none of them.
+        """
+        left, alone = [], False
+        for key, outcome in outcomes.items():
+            leads = key in self.led
+            flight = self.led[key] if leads else self.others[key]
+            if outcome is None or (outcome.kind == "alone" and outcome is not flight.outcome):
+                left.append(key)
+                alone = True
+            elif outcome.kind != "alone" and outcome.is_answer(leads, recent=True):
+                values[key] = self._computer.answer(self._plan, key, flight, None, leads)
+            elif outcome.kind != "alone" or outcome.found is not None:
+                left.append(key)
+        return left, alone
+
+
+def part(flights: dict[str, Flight]) -> None:
+    """Wait no more for them."""
+    while flights:
+        flights.popitem()[1].wait(0)
 
 
 def values_of(
@@ -180,34 +193,37 @@ def values_of(
         RecursiveCall: the caller is computing one of them.
     """
     values: dict[str, Any] = {}
-    ends = time.monotonic() + plan.lock
-    while keys and time.monotonic() < ends:
-        led, others = _join(computer, keys)
-        if led:
-            _take(computer, plan, _lead(Lead(computer, plan, led, led), plan, computer, compute), values, own=True)
-        waited = {key: flight.wait(max(0.0, ends - time.monotonic())) for key, flight in others.items()}
-        keys = _take(computer, plan, waited, values, own=False)
-        if None in waited.values():
-            break
-    if keys:
-        _take(computer, plan, _lead(Lead(computer, plan, keys, {}), plan, computer, compute), values, own=True)
+    alone = not plan.lock
+    while keys:
+        ends = time.monotonic() + plan.lock
+        this = _Round(computer, plan, keys, alone)
+        waiting = dict(this.others)
+        try:
+            _lead(this.lead, plan, computer, compute)
+            outcomes = {key: flight.outcome for key, flight in this.led.items()}
+            for key in this.others:
+                outcomes[key] = waiting.pop(key).wait(max(0.0, ends - time.monotonic()))
+        finally:
+            part(waiting)
+        keys, alone = this.take(outcomes, values)
     return values
 
 
-def _lead(
-    lead: Lead, plan: Plan, computer: Computer, compute: Callable[[list[str]], Mapping[str, Any]]
-) -> dict[str, Outcome]:
+def _lead(lead: Lead, plan: Plan, computer: Computer, compute: Callable[[list[str]], Mapping[str, Any]]) -> None:
     """Compute the keys that the caller leads: first those that no other process computes."""
+    error: BaseException | None = None
     try:
         held = lead.ask()
         _compute(lead, compute)
         for key in held:
-            lead.begin(key, computer._lease(plan, lead.canonical(key), key, force=False, wait=True))
+            lead.begin(key, computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False))
         _compute(lead, compute)
-    except BaseException as error:
-        lead.end(error)
+    except BaseException as raised:
+        error = raised
         raise
-    return lead.outcomes
+    finally:
+        lead.end(error)
+        del error  # whose traceback has this frame
 
 
 def _compute(lead: Lead, compute: Callable[[list[str]], Mapping[str, Any]]) -> None:
@@ -220,7 +236,7 @@ class _Part:
 
     Args:
         task: The task.
-        parts: All that are not cancelled.
+        parts: The keys of all that are not cancelled.
         key: The key that this one is about.
     """
 
@@ -242,41 +258,37 @@ async def avalues_of(
     keys: list[str],
     compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """As `values_of`, where `compute` gives an awaitable. It runs in a task, which lives while anybody waits for a key
-    that it computes.
+    """As `values_of`, where `compute` gives an awaitable. It runs in a task, which lives while anybody waits for any of
+    its keys.
     """
     import asyncio
 
-    values: dict[str, Any] = {}
-    threads = computer._computer
     loop = asyncio.get_running_loop()
-    ends = loop.time() + plan.lock
-    while keys and loop.time() < ends:
-        led, others = _join(threads, keys)
-        if led:
-            _share(led, computer._start(_alead(computer, plan, Lead(threads, plan, led, led), compute)))
-        # What the caller computes may take as long as it likes.
-        waits = [
-            *(flight.wait_in_loop(None) for flight in led.values()),
-            *(flight.wait_in_loop(max(0.0, ends - loop.time())) for flight in others.values()),
-        ]
-        outcomes = dict(zip([*led, *others], await asyncio.gather(*waits), strict=True))
-        own = _take(threads, plan, {key: outcomes[key] for key in led}, values, own=True)
-        keys = own + _take(threads, plan, {key: outcomes[key] for key in others}, values, own=False)
-        if None in outcomes.values():
-            break
-    if keys:
-        lead = Lead(threads, plan, keys, {})
-        await _alead(computer, plan, lead, compute)
-        _take(threads, plan, lead.outcomes, values, own=True)
+    values: dict[str, Any] = {}
+    alone = not plan.lock
+    while keys:
+        ends = time.monotonic() + plan.lock
+        this = _Round(computer._computer, plan, keys, alone, loop)
+        _start(loop, this.lead, _alead(computer, plan, this.lead, compute))
+        waiting = {**this.led, **this.others}
+        outcomes: dict[str, Outcome | None] = {}
+        try:
+            for key in keys:
+                limit = None if key in this.led else max(0.0, ends - time.monotonic())
+                outcomes[key] = await waiting.pop(key).wait_in_loop(limit)
+        finally:
+            part(waiting)
+        keys, alone = this.take(outcomes, values)
     return values
 
 
-def _share(flights: dict[str, Flight], task: asyncio.Task[None]) -> None:
-    """Have the task cancelled when nobody waits for any of its computations."""
-    parts = set(flights)
-    for key, flight in flights.items():
-        flight.loop = task.get_loop()
+def _start(loop: asyncio.AbstractEventLoop, lead: Lead, work: Coroutine[Any, Any, None]) -> None:
+    """Run it in a task, which is cancelled when nobody waits for any of its keys."""
+    task = loop.create_task(work)
+    # One that is cancelled before it begins never runs.
+    task.add_done_callback(lambda _: lead.end())
+    parts = set(lead.flights)
+    for key, flight in lead.flights.items():
         flight.task = _Part(task, parts, key)  # type: ignore[assignment]  # all that is asked of it is `cancel`
 
 
@@ -286,18 +298,16 @@ async def _alead(
     lead: Lead,
     compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
 ) -> None:
-    """As `_lead`. What `compute` raises is an outcome."""
+    """As `_lead`; what `compute` raises is an outcome."""
     try:
         held = await computer.in_thread(lead.ask)
         await _acompute(computer, lead, compute)
         for key in held:
-            lease = await computer._lease(plan, lead.canonical(key), key, force=False, wait=True)
+            lease = await computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
             await computer.in_thread(lead.begin, key, lease)
         await _acompute(computer, lead, compute)
-    except BaseException as error:
+    except Exception as error:
         lead.end(error)
-        if not isinstance(error, Exception):
-            raise
 
 
 async def _acompute(

@@ -145,7 +145,7 @@ class TestManyAtOnce:
             assert slow.calls == [["a", "b"], ["c"]]
 
         asyncio.run(main())
-        assert cache._flights._flights == {}
+        assert len(cache._flights) == 0
 
     def test_who_is_cancelled_harms_nobody(self, cache: framecache.Cache) -> None:
         async def main() -> None:
@@ -163,7 +163,7 @@ class TestManyAtOnce:
             assert slow.calls == [["a", "b"]]
 
         asyncio.run(main())
-        assert cache._flights._flights == {}
+        assert len(cache._flights) == 0
 
     def test_what_nobody_waits_for_is_cancelled(self, cache: framecache.Cache) -> None:
         async def main() -> None:
@@ -181,7 +181,7 @@ class TestManyAtOnce:
             assert await cache.aget_many(["a", "b", "c"], compute=slow) == {"a": "A", "b": "B", "c": "C"}
 
         asyncio.run(main())
-        assert cache._flights._flights == {}
+        assert len(cache._flights) == 0
 
     def test_an_error_reaches_all_who_wait(self, cache: framecache.Cache) -> None:
         async def main() -> None:
@@ -201,7 +201,7 @@ class TestManyAtOnce:
             assert [repr(result) for result in results] == ["KeyError('a')"] * 4
 
         asyncio.run(main())
-        assert cache._flights._flights == {}
+        assert len(cache._flights) == 0
 
     def test_a_computation_that_asks_for_its_own_keys_is_an_error(self, cache: framecache.Cache) -> None:
         async def again(keys: list[str]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class TestManyAtOnce:
 
         with pytest.raises(framecache.RecursiveCall):
             asyncio.run(cache.aget_many(["a", "b"], compute=again))
-        assert cache._flights._flights == {}
+        assert len(cache._flights) == 0
 
     def test_threads_and_loops_wait_for_each_other(self, cache: framecache.Cache) -> None:
         begun, go = threading.Event(), threading.Event()
@@ -229,8 +229,6 @@ class TestManyAtOnce:
         async def main() -> dict[str, Any]:
             task = asyncio.create_task(cache.aget_many(["b", "c"], compute=Slow()))
             await _until(lambda: _waiters(cache, "b") == 1)
-            slow = [flight for (_, key), flight in cache._flights._flights.items() if key == "c"]
-            assert len(slow) == 1
             task.cancel()
             task = asyncio.create_task(cache.aget_many(["b"], compute=Slow()))
             await _until(lambda: _waiters(cache, "b") >= 1)

@@ -633,11 +633,12 @@ class TestLateWrites:
         ],
     )
     def test_they_are_superseded(self, any_cache: framecache.Cache, meanwhile: Any, lock: bool) -> None:
-        events: list[Any] = [None, lambda: meanwhile(any_cache, late)]
+        late: Any = None
+        events = [False, True]
 
         def f(x: int) -> list[int]:
-            if (event := events.pop()) is not None:
-                event()
+            if events.pop():
+                meanwhile(any_cache, late)
             return [x]
 
         for options in ({"tags": ("tag", "of the result")}, {"tags": lambda result: ["tag", "of the result"]}):
@@ -648,4 +649,4 @@ class TestLateWrites:
             any_cache.clear()
             assert late(1) == late(1) == [1]
             any_cache.clear()
-            events[:] = [None, lambda: meanwhile(any_cache, late)]
+            events[:] = [False, True]
