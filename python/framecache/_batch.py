@@ -7,102 +7,175 @@ compute: so two callers whose keys overlap never wait for each other.
 from __future__ import annotations
 
 import contextvars
+import time
 
 from framecache._flight import Flight, Outcome, enter
 from framecache._framecache import InvalidArgument
+from framecache._lease import HELD
+from framecache._reading import Found
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from typing import Any
 
     from framecache._acompute import AsyncComputer
     from framecache._compute import Computer, Plan
 
 
-class Batch:
-    """The keys of one call, until there is an outcome for each.
+class Lead:
+    """The keys that a caller computes, until there is an outcome for each.
 
     Args:
-        computer: Computes and stores.
-        plan: What becomes of values.
-        keys: Different ones.
-        loop: The event loop that computes, if one does.
-        alone: Whether nobody may wait for what is computed here.
-
-    Raises:
-        RecursiveCall: the caller is computing one of them.
+        computer: Where they are kept.
+        plan: What becomes of them.
+        flights: Their computations.
     """
 
-    def __init__(self, computer: Computer, plan: Plan, keys: list[str], loop: Any = None, alone: bool = False) -> None:
+    def __init__(self, computer: Computer, plan: Plan, flights: Mapping[str, Flight]) -> None:
+        self.flights = flights
         self._computer = computer
         self._plan = plan
+        self._leases: dict[str, int | None] = {}
         self._fences: dict[str, bytes] = {}
-        self._led: dict[str, Flight] = {}
-        #: Computations of others.
-        self.others: dict[str, Flight] = {}
-        try:
-            for key in keys:
-                mine = Flight(computer.flights, computer.tiers.scope, key, loop, alone=alone or not plan.lock)
-                flight = computer.flights.begin(mine)
-                (self._led if flight is mine else self.others)[key] = flight
-        except BaseException:
-            self.end(Outcome("lost"))
-            for flight in self.others.values():
-                flight.part()
-            raise
+        self._ended = False
 
-    def begin(self) -> list[str]:
-        """The keys to compute: those that this call leads and that nobody has computed meanwhile."""
-        for key, flight in self._led.items():
-            found = self._computer.fresh(self._plan, self._computer.tiers.canonical(key), key)
-            if found is None:
-                self._fences[key] = self._computer.begin(self._plan, key, flight)
+    def canonical(self, key: str) -> bytes:
+        """The canonical key of a user's key."""
+        return self._computer.tiers.canonical(key)
+
+    def ask(self) -> list[str]:
+        """Have each of the keys computed that no other process computes; return those that one does."""
+        leases, lock = self._computer.leases, self._plan.lock
+        held = []
+        for key, flight in self.flights.items():
+            lease = leases.ask(key, lock) if lock and leases.are_given() else None
+            if lease == HELD and not flight.alone:
+                held.append(key)
             else:
-                self._computer.flights.end(flight, Outcome("found", found))
-        return list(self._fences)
+                self.begin(key, lease)
+        return held
 
-    def enter(self) -> None:
-        """What goes on in this context is a part of their computations."""
-        for key in self._fences:
-            enter(self._led[key])
+    def begin(self, key: str, lease: int | Found | str | None) -> None:
+        """Have this key computed, unless somebody did meanwhile.
+
+        Args:
+            key: The key.
+            lease: The right to do so; or what was computed.
+        """
+        flight = self.flights[key]
+        found = lease if isinstance(lease, Found) else None
+        if found is None and not flight.alone:
+            found = self._computer.fresh(self._plan, self.canonical(key), key)
+        if found is not None or self._ended:
+            self._computer.leases.release(key, lease)
+            self._computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
+            return
+        self._fences[key] = self._computer.begin(self._plan, key, flight)
+        self._leases[key] = lease if isinstance(lease, int) else None
+
+    def begun(self) -> list[str]:
+        """The keys to compute now."""
+        return list(self._leases)
+
+    def inside(self, compute: Callable[[list[str]], Any]) -> Any:
+        """Call it with them, as a part of their computations. In a context of its own."""
+        keys = self.begun()
+        for key in keys:
+            enter(self.flights[key])
+        return compute(keys)
 
     def keep(self, values: Mapping[str, Any]) -> None:
         """Store what was computed; of a key without a value, nothing."""
         if not hasattr(values, "keys"):
             raise InvalidArgument(f"compute: expected it to return a mapping of keys to values, got {values!r:.100}")
-        for key, fence in self._fences.items():
+        computer = self._computer
+        for key in self.begun():
+            flight, lease = self.flights[key], self._leases.pop(key, None)
             outcome = Outcome("alone")
             if key in values:
-                canonical = self._computer.tiers.canonical(key)
-                outcome = self._computer.keep(self._plan, canonical, key, values[key], fence, None, self._led[key])
-            self._computer.flights.end(self._led[key], outcome)
-
-    def end(self, outcome: Outcome) -> None:
-        """Give all that have none this outcome."""
-        for flight in self._led.values():
-            self._computer.flights.end(flight, outcome)
-            if flight.loop is not None:
-                flight.part()
-
-    def own(self) -> dict[str, Any]:
-        """The values that this call computed, or found."""
-        outcomes = ((key, flight.outcome) for key, flight in self._led.items())
-        return {key: one.found.value for key, one in outcomes if one is not None and one.found is not None}
-
-    def take(self, waited: Mapping[str, Outcome | None], values: dict[str, Any]) -> list[str]:
-        """Put into `values` what others computed; return the keys of which nothing came, or not in time.
-
-        Raises:
-            Exception: what one of them raised.
-        """
-        left = []
-        for key, outcome in waited.items():
-            if outcome is None or outcome.kind in ("lost", "alone"):
-                left.append(key)
+                canonical, fence = self.canonical(key), self._fences[key]
+                outcome = computer.keep(self._plan, canonical, key, values[key], fence, lease, flight)
             else:
-                values[key] = self._computer.answer(self._plan, key, self.others[key], None, leads=False)
-        return left
+                computer.leases.release(key, lease)
+            computer.flights.end(flight, outcome)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell those who wait for keys without an outcome that there is none: an `Exception`, or nobody computes."""
+        self._ended = True
+        while self._leases:
+            self._computer.leases.release(*self._leases.popitem())
+        for flight in self.flights.values():
+            outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
+            self._computer.flights.end(flight, outcome)
+
+
+class _Round:
+    """The computations of several keys that a caller has begun or joined.
+
+    Args:
+        computer: Where they are kept.
+        plan: What becomes of them.
+        keys: The keys.
+        alone: Whether nobody else may wait for them, nor this caller for others.
+        loop: Where the caller is a task.
+
+    Raises:
+        RecursiveCall: the caller is computing one of them.
+    """
+
+    def __init__(
+        self,
+        computer: Computer,
+        plan: Plan,
+        keys: list[str],
+        alone: bool,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._computer = computer
+        self._plan = plan
+        self.led: dict[str, Flight] = {}
+        self.others: dict[str, Flight] = {}
+        try:
+            for key in keys:
+                mine = Flight(computer.flights, computer.tiers.scope, key, loop, alone=alone)
+                flight = computer.flights.begin(mine)
+                (self.led if flight is mine else self.others)[key] = flight
+        except BaseException:
+            self.abandon()
+            raise
+        self.lead = Lead(computer, plan, self.led)
+
+    def abandon(self) -> None:
+        """End what the caller leads, and wait for nobody."""
+        for flight in self.led.values():
+            self._computer.flights.end(flight, Outcome("lost"))
+        part(self.others)
+
+    def take(self, outcomes: Mapping[str, Outcome | None], values: dict[str, Any]) -> tuple[list[str], bool]:
+        """Put into `values` what there is; return the other keys, and whether they are to be computed alone.
+
+        A key that whoever computed it has no value for is none of them.
+        """
+        left, alone = [], False
+        for key, outcome in outcomes.items():
+            leads = key in self.led
+            flight = self.led[key] if leads else self.others[key]
+            if outcome is None or (outcome.kind == "alone" and outcome is not flight.outcome):
+                left.append(key)
+                alone = True
+            elif outcome.kind != "alone" and outcome.is_answer(leads, recent=True):
+                values[key] = self._computer.answer(self._plan, key, flight, None, leads)
+            elif outcome.kind != "alone" or outcome.found is not None:
+                left.append(key)
+        return left, alone
+
+
+def part(flights: dict[str, Flight]) -> None:
+    """Wait no more for them."""
+    while flights:
+        flights.popitem()[1].wait(0)
 
 
 def values_of(
@@ -111,30 +184,72 @@ def values_of(
     """Return the values of keys that were not found.
 
     Args:
-        computer: Computes and stores.
-        plan: What becomes of values.
+        computer: Where they are kept.
+        plan: What becomes of them.
         keys: Different ones.
-        compute: Returns the values of those that nobody else computes, by key.
+        compute: Returns the values of those that nobody else computes.
+
+    Raises:
+        RecursiveCall: the caller is computing one of them.
     """
     values: dict[str, Any] = {}
-    alone = False
+    alone = not plan.lock
     while keys:
-        batch = Batch(computer, plan, keys, alone=alone)
-        end = Outcome("lost")
+        ends = time.monotonic() + plan.lock
+        this = _Round(computer, plan, keys, alone)
+        waiting = dict(this.others)
         try:
-            if missing := batch.begin():
-                context = contextvars.copy_context()
-                context.run(batch.enter)
-                batch.keep(context.run(compute, missing))
-        except Exception as error:
-            end = Outcome("raised", error=error)
-            raise
+            _lead(this.lead, plan, computer, compute)
+            outcomes = {key: flight.outcome for key, flight in this.led.items()}
+            for key in this.others:
+                outcomes[key] = waiting.pop(key).wait(max(0.0, ends - time.monotonic()))
         finally:
-            batch.end(end)
-        values.update(batch.own())
-        waited = {key: flight.wait(plan.lock) for key, flight in batch.others.items()}
-        keys, alone = batch.take(waited, values), True
+            part(waiting)
+        keys, alone = this.take(outcomes, values)
     return values
+
+
+def _lead(lead: Lead, plan: Plan, computer: Computer, compute: Callable[[list[str]], Mapping[str, Any]]) -> None:
+    """Compute the keys that the caller leads: first those that no other process computes."""
+    error: BaseException | None = None
+    try:
+        held = lead.ask()
+        _compute(lead, compute)
+        for key in held:
+            lead.begin(key, computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False))
+        _compute(lead, compute)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        lead.end(error)
+        del error  # whose traceback has this frame
+
+
+def _compute(lead: Lead, compute: Callable[[list[str]], Mapping[str, Any]]) -> None:
+    if lead.begun():
+        lead.keep(contextvars.copy_context().run(lead.inside, compute))
+
+
+class _Part:
+    """A part of a task that computes several keys, which is cancelled when all of its parts are.
+
+    Args:
+        task: The task.
+        parts: The keys of all that are not cancelled.
+        key: The key that this one is about.
+    """
+
+    def __init__(self, task: asyncio.Task[None], parts: set[str], key: str) -> None:
+        self._task = task
+        self._parts = parts
+        self._key = key
+
+    def cancel(self) -> None:
+        """Note that nobody waits for this key any more."""
+        self._parts.discard(self._key)
+        if not self._parts:
+            self._task.cancel()
 
 
 async def avalues_of(
@@ -143,32 +258,60 @@ async def avalues_of(
     keys: list[str],
     compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """As `values_of`, where `compute` gives an awaitable, which is awaited in the caller's task: where that is cancelled,
-    whoever waits computes.
+    """As `values_of`, where `compute` gives an awaitable. It runs in a task, which lives while anybody waits for any of
+    its keys.
     """
     import asyncio
 
+    loop = asyncio.get_running_loop()
     values: dict[str, Any] = {}
-    alone = False
+    alone = not plan.lock
     while keys:
-        batch = Batch(computer.threads, plan, keys, asyncio.get_running_loop(), alone)
-        end = Outcome("lost")
+        ends = time.monotonic() + plan.lock
+        this = _Round(computer._computer, plan, keys, alone, loop)
+        _start(loop, this.lead, _alead(computer, plan, this.lead, compute))
+        waiting = {**this.led, **this.others}
+        outcomes: dict[str, Outcome | None] = {}
         try:
-            if missing := await computer.in_thread(batch.begin):
-                work = contextvars.copy_context().run(_inside, batch, compute, missing)
-                await computer.in_thread(batch.keep, await work)
-        except Exception as error:
-            end = Outcome("raised", error=error)
-            raise
+            for key in keys:
+                limit = None if key in this.led else max(0.0, ends - time.monotonic())
+                outcomes[key] = await waiting.pop(key).wait_in_loop(limit)
         finally:
-            batch.end(end)
-        values.update(batch.own())
-        waits = (flight.wait_in_loop(plan.lock) for flight in batch.others.values())
-        waited = dict(zip(batch.others, await asyncio.gather(*waits), strict=True))
-        keys, alone = batch.take(waited, values), True
+            part(waiting)
+        keys, alone = this.take(outcomes, values)
     return values
 
 
-def _inside(batch: Batch, compute: Callable[[list[str]], Awaitable[Any]], keys: list[str]) -> Awaitable[Any]:
-    batch.enter()
-    return compute(keys)
+def _start(loop: asyncio.AbstractEventLoop, lead: Lead, work: Coroutine[Any, Any, None]) -> None:
+    """Run it in a task, which is cancelled when nobody waits for any of its keys."""
+    task = loop.create_task(work)
+    # One that is cancelled before it begins never runs.
+    task.add_done_callback(lambda _: lead.end())
+    parts = set(lead.flights)
+    for key, flight in lead.flights.items():
+        flight.task = _Part(task, parts, key)  # type: ignore[assignment]  # all that is asked of it is `cancel`
+
+
+async def _alead(
+    computer: AsyncComputer,
+    plan: Plan,
+    lead: Lead,
+    compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]],
+) -> None:
+    """As `_lead`; what `compute` raises is an outcome."""
+    try:
+        held = await computer.in_thread(lead.ask)
+        await _acompute(computer, lead, compute)
+        for key in held:
+            lease = await computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
+            await computer.in_thread(lead.begin, key, lease)
+        await _acompute(computer, lead, compute)
+    except Exception as error:
+        lead.end(error)
+
+
+async def _acompute(
+    computer: AsyncComputer, lead: Lead, compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]]
+) -> None:
+    if lead.begun():
+        await computer.in_thread(lead.keep, await lead.inside(compute))

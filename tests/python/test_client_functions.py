@@ -613,3 +613,40 @@ class TestArgumentsThatChange:
             assert await total([1, 2, 4]) == 7
 
         asyncio.run(main())
+
+
+class TestLateWrites:
+    """What was computed before its key was written, deleted or invalidated is not stored."""
+
+    @pytest.mark.parametrize("lock", [True, False])
+    @pytest.mark.parametrize(
+        "meanwhile",
+        [
+            lambda cache, f: f.invalidate(1),
+            lambda cache, f: cache.delete(f.key(1)),
+            lambda cache, f: f.cache_clear(),
+            lambda cache, f: cache.clear(),
+            lambda cache, f: cache.invalidate_tags("tag"),
+            lambda cache, f: cache.invalidate_tags("of the result"),
+            lambda cache, f: f.set([0], 1),
+            lambda cache, f: cache.set(f.key(1), [0]),
+        ],
+    )
+    def test_they_are_superseded(self, any_cache: framecache.Cache, meanwhile: Any, lock: bool) -> None:
+        late: Any = None
+        events = [False, True]
+
+        def f(x: int) -> list[int]:
+            if events.pop():
+                meanwhile(any_cache, late)
+            return [x]
+
+        for options in ({"tags": ("tag", "of the result")}, {"tags": lambda result: ["tag", "of the result"]}):
+            late = any_cache(name="f", lock=lock, **options)(f)
+            assert late(1) in ([1], [0])
+            assert late.get(1) in (None, [0])
+            assert any_cache.stats()["superseded"] >= 1
+            any_cache.clear()
+            assert late(1) == late(1) == [1]
+            any_cache.clear()
+            events[:] = [False, True]

@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import run
 
 import framecache
 from framecache._settings import Settings
+from support import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +146,7 @@ class TestPlaces:
         ],
     )
     def test_other_urls_are_refused(self, url: Any) -> None:
-        with pytest.raises(framecache.InvalidArgument, match="^url: "):
+        with pytest.raises(framecache.InvalidArgument, match=r"^url: "):
             framecache.Cache(url)
 
     def test_without_any_tier_there_is_no_cache(self) -> None:
@@ -155,7 +155,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("l1", [0, -1, "0", "x", 1.5, True, "1.5MiB", b"1MiB", 1 << 64])
     def test_wrong_sizes_of_l1_are_refused(self, l1: Any) -> None:
-        with pytest.raises(framecache.InvalidArgument, match="^l1: expected "):
+        with pytest.raises(framecache.InvalidArgument, match=r"^l1: expected "):
             framecache.Cache(l1=l1)
 
     @pytest.mark.parametrize(
