@@ -13,7 +13,8 @@
 //!
 //! **No value is dropped while a lock is held.** What dropping it runs may come back to the cache.
 //!
-//! A forked child has a copy of the cache, which it goes on with.
+//! A forked child has a copy of the cache, which it goes on with, unless another thread was in the cache at that moment
+//! (which in the Python build cannot be: only the holder of the GIL is).
 //!
 //! ```
 //! use framecache::l1::{Clock, L1, New, Options};

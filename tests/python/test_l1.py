@@ -510,6 +510,15 @@ def test_a_clock_shows_times_from_1970_on(time: float) -> None:
             call(time)
 
 
+@pytest.mark.parametrize("length", [0, 123, 124, 125, 10_000])
+def test_a_text_of_any_length_is_a_key(l1: L1, length: int) -> None:
+    text = "ü" * (length // 2) + "x" * (length % 2)
+    assert l1.get(7, text) is MISSING
+    assert fill(l1, "x", KEY[:4] + text.encode())
+    assert l1.get(7, text) == "x"
+    assert l1.get(8, text) is MISSING
+
+
 def test_slow_is_kept(l1: L1) -> None:
     assert l1.slow == 0
     l1.slow += 2
