@@ -417,8 +417,8 @@ def main(arguments: list[str]) -> None:
             get_many(peers)
             set_(peers)
             blob(peers, directory)
-            # Last: readers that the system stops within a transaction leave the index larger, and each commit with more free
-            # pages to write down.
+            # Last: readers that the system stops within a transaction leave the index larger, and each commit with more
+            # free pages to write down.
             many_processes(directory)
             if "large" in arguments:
                 large(directory)
