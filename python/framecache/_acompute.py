@@ -28,7 +28,7 @@ class AsyncComputer:
     """
 
     def __init__(self, computer: Computer) -> None:
-        self._computer = computer
+        self.threads = computer
         self._tiers = computer.tiers
         self._flights = computer.flights
 
@@ -36,23 +36,23 @@ class AsyncComputer:
 
     async def find(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
         """As `Computer.find`."""
-        found = self._computer.find(plan, canonical, key, at_hand=True)
+        found = self.threads.find(plan, canonical, key, at_hand=True)
         if found == "elsewhere":
-            found = await self.in_thread(self._computer.find, plan, canonical, key)
+            found = await self.in_thread(self.threads.find, plan, canonical, key)
         return found
 
     async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
         """As `Computer.fresh`."""
         found = await self.find(plan, canonical, key)
-        return found if isinstance(found, Found) and not self._computer.late(found) else None
+        return found if isinstance(found, Found) and not self.threads.late(found) else None
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """As `Computer.value`, where `call` gives an awaitable."""
         started = self._tiers.shared.started()
         found = await self.find(plan, canonical, key)
-        served = self._computer.serve(plan, key, found, started)
+        served = self.threads.serve(plan, key, found, started)
         if served is not None:
-            if self._computer.is_to_refresh(plan, key, served):
+            if self.threads.is_to_refresh(plan, key, served):
                 self._refresh(plan, canonical, key, call)
             return served.value
         return await self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
@@ -69,7 +69,7 @@ class AsyncComputer:
         force: bool = False,
     ) -> Any:
         """As `Computer.compute`: in a task of its own, which lives while anybody waits for it."""
-        computer, loop = self._computer, asyncio.get_running_loop()
+        computer, loop = self.threads, asyncio.get_running_loop()
         alone, since = not plan.lock, -1
         while force or computer.is_to_compute(plan, key, fallback):
             mine = Flight(self._flights, self._tiers.scope, key, loop, alone=alone)
@@ -131,69 +131,52 @@ class AsyncComputer:
         force: bool,
     ) -> Outcome:
         """As `Computer.lead`."""
-        computer = self._computer
-        lease: int | Found | str | None = None
+        computer = self.threads
         try:
-            lease = await self._lease(plan, canonical, key, flight, force)
-            found = None
-            if isinstance(lease, Found):
-                found = lease
-            elif not (force or flight.alone or lease == HELD):
+            found = await self.lease(plan, canonical, key, flight, force)
+            if found is None and not force and not flight.alone:
                 found = await self.fresh(plan, canonical, key)
-            if (known := computer.known(plan, key, fallback, force, lease, found)) is not None:
+            if (known := computer.known(plan, key, fallback, force, found)) is not None:
                 return known
             if flight.background and key in computer.cooling:
                 return Outcome("lost")
             fence = computer.begin(plan, key, flight)
             value = await call()
-            token = lease if isinstance(lease, int) else None
-            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, token, flight)
-            lease = None
+            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, flight)
             return kept
         except Exception as error:
             return computer.failed(plan, key, error)
         finally:
-            self._release(key, lease)
+            if flight.lease is not None:
+                _background.later(computer.release, key, flight)
             del flight  # as in `compute`
 
     # Leases
 
-    async def _lease(
-        self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool
-    ) -> int | Found | str | None:
-        """As `Computer._lease`."""
-        if not plan.lock or not self._computer.leases.are_given():
+    async def lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
+        """As `Computer.lease`."""
+        if not plan.lock or not self.threads.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
-        while True:
-            token = await self._ask_for_lease(plan, key)
-            if token != HELD or flight.background:
-                return token
+        while await self._ask_for_lease(plan, key, flight):
+            if flight.background:
+                return HELD
             if force or flight.alone or time.monotonic() + pause >= ends:
                 return None
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOK_EVERY[1])
             if (found := await self.fresh(plan, canonical, key)) is not None:
                 return found
+        return None
 
-    async def _ask_for_lease(self, plan: Plan, key: str) -> int | str | None:
-        asked: Future[int | str | None] = _background.submit(self._computer.leases.ask, key, plan.lock)
-
-        def give_back(asked: Future[int | str | None]) -> None:
-            if not asked.cancelled() and asked.exception() is None:
-                self._release(key, asked.result())
-
+    async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
+        computer = self.threads
+        asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
         try:
-            token: int | str | None = await _result_of(asked)
-            return token
+            return bool(await _result_of(asked))
         except asyncio.CancelledError:
-            asked.add_done_callback(give_back)
+            asked.add_done_callback(lambda _: _background.later(computer.release, key, flight))
             raise
-
-    def _release(self, key: str, lease: int | Found | str | None) -> None:
-        """Give a lease back, if that is one; nobody waits for that."""
-        if isinstance(lease, int):
-            _background.submit(self._computer.leases.release, key, lease)
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""

@@ -11,7 +11,6 @@ import time
 
 from framecache._flight import Flight, Outcome, enter
 from framecache._framecache import InvalidArgument
-from framecache._lease import HELD
 from framecache._reading import Found
 
 TYPE_CHECKING = False
@@ -37,8 +36,8 @@ class Lead:
         self.flights = flights
         self._computer = computer
         self._plan = plan
-        self._leases: dict[str, int | None] = {}
         self._fences: dict[str, bytes] = {}
+        self._begun: list[str] = []
         self._ended = False
 
     def canonical(self, key: str) -> bytes:
@@ -47,37 +46,31 @@ class Lead:
 
     def ask(self) -> list[str]:
         """Have each of the keys computed that no other process computes; return those that one does."""
-        leases, lock = self._computer.leases, self._plan.lock
+        computer, plan = self._computer, self._plan
+        asks = plan.lock and computer.leases.are_given()
         held = []
         for key, flight in self.flights.items():
-            lease = leases.ask(key, lock) if lock and leases.are_given() else None
-            if lease == HELD and not flight.alone:
+            if asks and computer.ask_for_lease(plan, key, flight) and not flight.alone:
                 held.append(key)
             else:
-                self.begin(key, lease)
+                self.begin(key)
         return held
 
-    def begin(self, key: str, lease: int | Found | str | None) -> None:
-        """Have this key computed, unless somebody did meanwhile.
-
-        Args:
-            key: The key.
-            lease: The right to do so; or what was computed.
-        """
+    def begin(self, key: str, found: Found | str | None = None) -> None:
+        """Have this key computed, unless somebody did meanwhile; `found` is what he computed."""
         flight = self.flights[key]
-        found = lease if isinstance(lease, Found) else None
-        if found is None and not flight.alone:
-            found = self._computer.fresh(self._plan, self.canonical(key), key)
+        if not isinstance(found, Found):
+            found = None if flight.alone else self._computer.fresh(self._plan, self.canonical(key), key)
         if found is not None or self._ended:
-            self._computer.leases.release(key, lease)
+            self._computer.release(key, flight)
             self._computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
             return
         self._fences[key] = self._computer.begin(self._plan, key, flight)
-        self._leases[key] = lease if isinstance(lease, int) else None
+        self._begun.append(key)
 
     def begun(self) -> list[str]:
         """The keys to compute now."""
-        return list(self._leases)
+        return list(self._begun)
 
     def inside(self, compute: Callable[[list[str]], Any]) -> Any:
         """Call it with them, as a part of their computations. In a context of its own."""
@@ -91,22 +84,21 @@ class Lead:
         if not hasattr(values, "keys"):
             raise InvalidArgument(f"compute: expected it to return a mapping of keys to values, got {values!r:.100}")
         computer = self._computer
-        for key in self.begun():
-            flight, lease = self.flights[key], self._leases.pop(key, None)
-            outcome = Outcome("alone")
+        while self._begun:
+            key = self._begun.pop(0)
+            flight, outcome = self.flights[key], Outcome("alone")
             if key in values:
-                canonical, fence = self.canonical(key), self._fences[key]
-                outcome = computer.keep(self._plan, canonical, key, values[key], fence, lease, flight)
+                outcome = computer.keep(self._plan, self.canonical(key), key, values[key], self._fences[key], flight)
             else:
-                computer.leases.release(key, lease)
+                computer.release(key, flight)
             computer.flights.end(flight, outcome)
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell those who wait for keys without an outcome that there is none: an `Exception`, or nobody computes."""
         self._ended = True
-        while self._leases:
-            self._computer.leases.release(*self._leases.popitem())
-        for flight in self.flights.values():
+        self._begun.clear()
+        for key, flight in self.flights.items():
+            self._computer.release(key, flight)
             outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
             self._computer.flights.end(flight, outcome)
 
@@ -216,7 +208,7 @@ def _lead(lead: Lead, plan: Plan, computer: Computer, compute: Callable[[list[st
         held = lead.ask()
         _compute(lead, compute)
         for key in held:
-            lead.begin(key, computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False))
+            lead.begin(key, computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False))
         _compute(lead, compute)
     except BaseException as raised:
         error = raised
@@ -268,7 +260,7 @@ async def avalues_of(
     alone = not plan.lock
     while keys:
         ends = time.monotonic() + plan.lock
-        this = _Round(computer._computer, plan, keys, alone, loop)
+        this = _Round(computer.threads, plan, keys, alone, loop)
         _start(loop, this.lead, _alead(computer, plan, this.lead, compute))
         waiting = {**this.led, **this.others}
         outcomes: dict[str, Outcome | None] = {}
@@ -303,7 +295,7 @@ async def _alead(
         held = await computer.in_thread(lead.ask)
         await _acompute(computer, lead, compute)
         for key in held:
-            lease = await computer._lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
+            lease = await computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
             await computer.in_thread(lead.begin, key, lease)
         await _acompute(computer, lead, compute)
     except Exception as error:

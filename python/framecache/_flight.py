@@ -86,6 +86,7 @@ class Flight:
         began: When its function was called, on the monotonic clock; until then, when it was made.
         fenced: Whether its key was deleted or set since it began: its result is not stored then, and no one joins.
         holds: Tells whether nothing that it may have been computed from was invalidated since.
+        lease: The token under which it is computed; `None` without one.
         task: What computes, in a loop.
         led: Whether the one who began it waits for it.
     """
@@ -100,6 +101,7 @@ class Flight:
         "began",
         "fenced",
         "holds",
+        "lease",
         "led",
         "loop",
         "needs",
@@ -131,6 +133,7 @@ class Flight:
         self.outcome: Outcome | None = None
         self.fenced = False
         self.holds: Callable[[], bool] = _always
+        self.lease: int | None = None
         self.task: asyncio.Task[Any] | None = None
         self.led = False
         self.waiters = 0
@@ -158,6 +161,10 @@ class Flight:
     def is_dead(self) -> bool:
         """Whether its loop does not run, so that nothing may come of it."""
         return self.loop is not None and not self.loop.is_running()
+
+    def is_left_behind(self) -> bool:
+        """Whether its loop was closed with its task in it, which never ends then."""
+        return self.loop is not None and self.loop.is_closed()
 
     def is_here(self) -> bool:
         """Whether it runs in the loop of this thread, which blocking would stop."""
@@ -350,8 +357,7 @@ class Flights:
         """End a computation; nothing happens to one that has ended, or was never begun."""
         with self.mutex:
             flights = self._under_way.get(flight.place, [])
-            if flight in flights:
-                flights.remove(flight)
+            flights[:] = [one for one in flights if one is not flight and not one.is_left_behind()]
             if not flights:
                 self._under_way.pop(flight.place, None)
         flight.settle(outcome)
@@ -362,6 +368,10 @@ class Flights:
             if not (flight.alone or flight.outcome is not None or flight.is_dead() or flight.is_outdated()):
                 return flight
         return None
+
+    def before(self, mine: Flight) -> list[Flight]:
+        """The computations of the same key that are under way still, though nobody waits for them any more."""
+        return [one for one in tuple(self._under_way.get(mine.place, ())) if one is not mine and not one.alone]
 
     def fence(self, scope: int, key: str) -> None:
         """Keep the computations of a key that are under way from being stored: it was deleted or set.
@@ -390,14 +400,17 @@ class Flights:
         if len(self._under_way) < self._sweep_at:
             return
         for place, flights in list(self._under_way.items()):
-            flights[:] = [one for one in flights if one.loop is None or not one.loop.is_closed()]
+            flights[:] = [one for one in flights if not one.is_left_behind()]
             if not flights:
                 del self._under_way[place]
         self._sweep_at = 2 * len(self._under_way) + 64
 
     def forget(self) -> None:
-        """Drop what belongs to threads that a fork did not copy."""
+        """Drop what belongs to threads that a fork did not copy, and to the parent's loops."""
         self.mutex = threading.RLock()
+        for flights in self._under_way.values():
+            for flight in flights:
+                flight.lease = None
         self._under_way = {}
 
 
