@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def l1_of_caches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches of this process and its children have no L1: each read reaches the store. Where it is to fail, it raises."""
+    """Caches of this process and its children have no L1: each read reaches the store. Where it fails, it raises."""
     if not request.node.path.name.startswith(WITH_L1):
         monkeypatch.setenv("FRAMECACHE_L1", "off")
     if request.node.path.name in ("test_store_directory.py", "test_store_disk.py"):

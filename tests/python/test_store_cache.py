@@ -489,7 +489,8 @@ def test_a_child_of_a_fork_is_another_owner(directory):
         token = cache._tiers.store.lease("key", 3_600_000, now)
         pid = os.fork()
         if pid == 0:
-            ok = cache._tiers.store.lease("key", 1000, now) is None and cache._tiers.store.lease("child", 3_600_000, now)
+            store = cache._tiers.store
+            ok = store.lease("key", 1000, now) is None and store.lease("child", 3_600_000, now)
             os._exit(0 if ok else 1)
         assert os.waitpid(pid, 0)[1] == 0
         assert cache._tiers.store.lease("child", 1000, now) is not None
