@@ -27,6 +27,10 @@ const LZ4_EXPANSION: u64 = 255;
 const ZSTD_BLOCK: u64 = 128 * 1024;
 const ZSTD_BLOCK_LEAST: u64 = 4;
 
+/// Makes the buffers that results are written to: [`AlignedBuf::stale`], or [`AlignedBuf::stale_plaintext`] for what is
+/// to be wiped.
+pub(crate) type Room = fn(usize) -> Result<AlignedBuf>;
+
 /// How a payload is compressed, as `m.compression` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -127,17 +131,22 @@ impl Compression {
     /// # Errors
     /// [`Error::Memory`]; [`Error::Encode`] where the compressor fails.
     pub fn compress(self, payload: &[u8]) -> Result<Option<(Algorithm, AlignedBuf)>> {
+        self.compress_in(payload, AlignedBuf::stale)
+    }
+
+    /// As [`Self::compress`], in memory of that kind.
+    pub(crate) fn compress_in(self, payload: &[u8], room: Room) -> Result<Option<(Algorithm, AlignedBuf)>> {
         let (method, longest) = match self {
             Self::None => return Ok(None),
             Self::Lz4 => (Method::Lz4, payload.len().saturating_sub(1)),
             Self::Zstd(level) => (Method::Zstd(level), payload.len().saturating_sub(1)),
-            Self::Auto if sample_is_worth_it(payload)? => (AUTO, worth_it(payload.len())),
+            Self::Auto if sample_is_worth_it(payload, room)? => (AUTO, worth_it(payload.len())),
             Self::Auto => return Ok(None),
         };
         if payload.is_empty() || matches!(method, Method::Lz4) && payload.len() > LZ4_LONGEST {
             return Ok(None);
         }
-        let compressed = method.run(payload)?;
+        let compressed = method.run(payload, room)?;
         Ok((compressed.len() <= longest).then_some((method.algorithm(), compressed)))
     }
 }
@@ -148,19 +157,20 @@ fn worth_it(len: usize) -> usize {
 }
 
 /// Whether the sample of a payload gets smaller by a tenth. What is not longer than a sample is not sampled.
-fn sample_is_worth_it(payload: &[u8]) -> Result<bool> {
+fn sample_is_worth_it(payload: &[u8], room: Room) -> Result<bool> {
     if payload.len() <= SAMPLE {
         return Ok(true);
     }
     const PIECE: usize = SAMPLE / PIECES;
-    let mut sample = AlignedBuf::with_capacity(SAMPLE)?;
+    let mut sample = room(0)?;
+    sample.reserve(SAMPLE)?;
     let last = payload.len() - PIECE;
     for piece in 0..PIECES {
         // The first piece is the start, the last one the end.
         let start = last / (PIECES - 1) * piece;
         sample.extend_from_slice(&payload[start..start + PIECE])?;
     }
-    Ok(AUTO.run(sample.as_slice())?.len() <= worth_it(SAMPLE))
+    Ok(AUTO.run(sample.as_slice(), room)?.len() <= worth_it(SAMPLE))
 }
 
 impl Method {
@@ -171,16 +181,16 @@ impl Method {
         }
     }
 
-    fn run(self, payload: &[u8]) -> Result<AlignedBuf> {
+    fn run(self, payload: &[u8], room: Room) -> Result<AlignedBuf> {
         let failed = |error: &dyn fmt::Display| Error::Encode {
             place: "payload".into(),
             expected: format!("one that {} can compress", self.algorithm().name()).into(),
             found: error.to_string(),
         };
         match self {
-            Self::Lz4 => lz4_after(&[], payload),
+            Self::Lz4 => lz4_after(&[], payload, room),
             Self::Zstd(level) => {
-                let mut out = AlignedBuf::stale(zstd::zstd_safe::compress_bound(payload.len()))?;
+                let mut out = room(zstd::zstd_safe::compress_bound(payload.len()))?;
                 let mut compressor = zstd::bulk::Compressor::new(level).map_err(|error| failed(&error))?;
                 let written = compressor.compress_to_buffer(payload, out.as_mut_slice());
                 out.truncate(written.map_err(|error| failed(&error))?);
@@ -191,13 +201,13 @@ impl Method {
 }
 
 /// `head`, and after it `payload` as one LZ4 block.
-pub(crate) fn lz4_after(head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
-    let room = lz4_flex::block::get_maximum_output_size(payload.len());
-    let mut out = AlignedBuf::stale(head.len() + room)?;
+pub(crate) fn lz4_after(head: &[u8], payload: &[u8], room: Room) -> Result<AlignedBuf> {
+    let longest = lz4_flex::block::get_maximum_output_size(payload.len());
+    let mut out = room(head.len() + longest)?;
     let (start, block) = out.as_mut_slice().split_at_mut(head.len());
     start.copy_from_slice(head);
     // It fails for want of room only.
-    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: room })?;
+    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: longest })?;
     out.truncate(head.len() + written);
     Ok(out)
 }
@@ -210,6 +220,17 @@ pub(crate) fn lz4_after(head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
 /// [`Error::Decode`]: such a size, data that the algorithm cannot read, or that becomes another size.
 /// [`Error::Memory`].
 pub fn decompress(algorithm: Algorithm, compressed: &[u8], size: u64, limit: usize) -> Result<AlignedBuf> {
+    decompress_in(algorithm, compressed, size, limit, AlignedBuf::stale)
+}
+
+/// As [`decompress`], in memory of that kind.
+pub(crate) fn decompress_in(
+    algorithm: Algorithm,
+    compressed: &[u8],
+    size: u64,
+    limit: usize,
+    room: Room,
+) -> Result<AlignedBuf> {
     let wrong = |expected: Text, found: String| Error::Decode {
         codec: algorithm.name(),
         place: "declared size".into(),
@@ -224,7 +245,7 @@ pub fn decompress(algorithm: Algorithm, compressed: &[u8], size: u64, limit: usi
         let expected = format!("a size that {} compressed bytes can become", compressed.len());
         return Err(wrong(expected.into(), format!("{size} bytes")));
     }
-    let mut out = AlignedBuf::stale(length)?;
+    let mut out = room(length)?;
     let written = match algorithm {
         Algorithm::Lz4 => {
             lz4_flex::block::decompress_into(compressed, out.as_mut_slice()).map_err(|error| error.to_string())

@@ -32,4 +32,4 @@ pub use header::{CODEC, OVERHEAD, Times};
 pub use keyring::{Keyring, Statistics};
 pub use keys::{KeyId, MasterKey};
 pub use open::Opened;
-pub use seal::MAX_PLAINTEXT;
+pub use seal::{MAX_PLAINTEXT, Packing};
