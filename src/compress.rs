@@ -315,7 +315,7 @@ mod tests {
             payload in payloads(), zstd: bool, edits in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4), cut: usize,
         ) {
             let method = if zstd { Method::Zstd(1) } else { Method::Lz4 };
-            let mut data = method.run(&payload).expect("memory").as_slice().to_vec();
+            let mut data = method.run(&payload, AlignedBuf::stale).expect("memory").as_slice().to_vec();
             for (at, byte) in edits {
                 let at = at % data.len();
                 data[at] = byte;
@@ -352,7 +352,7 @@ mod tests {
     fn no_data_expands_further_than_the_bounds_say() {
         const LEN: usize = 64 << 20;
         for (method, least) in [(Method::Lz4, 250), (Method::Zstd(1), 20_000)] {
-            let compressed = method.run(&vec![0; LEN]).expect("memory");
+            let compressed = method.run(&vec![0; LEN], AlignedBuf::stale).expect("memory");
             assert!(LEN / compressed.len() >= least, "{} bytes", compressed.len());
             assert!(method.algorithm().longest_output(compressed.len()) >= LEN as u64);
             assert_eq!(decompress(method.algorithm(), compressed.as_slice(), LEN as u64, LEN).expect("own").len(), LEN);
@@ -390,13 +390,13 @@ mod tests {
         // Zeros where no piece of the sample is: the sample alone decides.
         let mut hidden = noise.clone();
         hidden[200_000..250_000].fill(0);
-        assert!(sample_is_worth_it(&with_zeros(600)).expect("memory"));
-        assert!(!sample_is_worth_it(&hidden).expect("memory"));
+        assert!(sample_is_worth_it(&with_zeros(600), AlignedBuf::stale).expect("memory"));
+        assert!(!sample_is_worth_it(&hidden, AlignedBuf::stale).expect("memory"));
         // A sample that is worth it in a payload that is not.
         let mut front = noise;
         let step = (front.len() - SAMPLE / PIECES) / (PIECES - 1);
         (0..PIECES).for_each(|piece| front[piece * step..][..SAMPLE / PIECES].fill(0));
-        assert!(sample_is_worth_it(&front).expect("memory"));
+        assert!(sample_is_worth_it(&front, AlignedBuf::stale).expect("memory"));
         assert!(kept(&front));
     }
 

@@ -133,9 +133,9 @@ class Base:
         )
 
     def _tiers_over(self, store: Store | SealedStore | None, scope: int, keyring: Keyring | None) -> Tiers:
-        if keyring is not None and _has_tenants(keyring):
-            return TenantTiers(self._shared, store, scope, keyring)
-        return Tiers(self._shared, store, scope)
+        if keyring is None or keyring.has_one_tenant:
+            return Tiers(self._shared, store, scope)
+        return TenantTiers(self._shared, store, scope, keyring)
 
     # Telling
 

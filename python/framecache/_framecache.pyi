@@ -367,8 +367,8 @@ class Store:
         lease: int | None = None,
         fence: bytes | None = None,
     ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
-        """Stores frames as they are, each given as key, bytes-like frame and other keys whose entries it takes the place
-        of, all in one transaction; returns as `put_many`.
+        """Stores frames as they are, each given as key, bytes-like frame and other keys whose entries it takes the
+        place of, all in one transaction; returns as `put_many`.
 
         With `if_absent` an entry under one of the other keys counts too.
         """
@@ -382,6 +382,7 @@ class Store:
         A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
         a file must be opened.
         """
+    @overload
     def look(
         self,
         key: str,
@@ -391,11 +392,8 @@ class Store:
         require_zero_copy: bool = False,
         stale: bool = False,
         at_hand: bool = False,
-        whole: bool = False,
-    ) -> (
-        tuple[bytes | memoryview | Frame | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes]
-        | str
-    ):
+        whole: Literal[False] = False,
+    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
         """As `get`, for who keeps a copy.
 
         Args:
@@ -409,6 +407,18 @@ class Store:
             namespace and its tags, 6 bytes each, taken before it was read: while all of them hold, it is still the
             entry that the store has, unless it was evicted. Or the reason for a miss, a str.
         """
+    @overload
+    def look(
+        self,
+        key: str,
+        now: int,
+        *,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        stale: bool = False,
+        at_hand: bool = False,
+        whole: Literal[True],
+    ) -> tuple[Frame, int, int | None, int | None, int, bytes] | str: ...
     def fence(self, key: str, tags: Sequence[str]) -> bytes:
         """Guards of `key`'s name, the namespace and `tags`, as they stand now, 6 bytes each: for `put_many`, of a value
         that is computed afterwards.

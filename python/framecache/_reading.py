@@ -244,7 +244,8 @@ class Reader:
             if looked == "unreadable":
                 return self.miss(looked, key, StoreError("its bytes are not what was written"))
             return looked
-        raw, created, deadline, until, size, guards, *sealed = looked
+        raw, created, deadline, until, size, guards = looked[:6]
+        sealed = looked[6] if len(looked) == 7 else None
         if not isinstance(raw, tuple):
             found = Found(raw, None, created, deadline, until, size, "store")
             if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
@@ -264,8 +265,8 @@ class Reader:
             return self.miss("undecodable", key, error)
         if self.l1 is not None:
             kept = value if own or not views else MISSING
-            if sealed:
-                kept, (payload, codec, described), share = MISSING, sealed[0], False
+            if sealed is not None:
+                kept, (payload, codec, described), share = MISSING, sealed, False
             self.l1.fill(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
             shared.emit_evictions()
         return Found(value, raw, created, deadline, until, size, "store")

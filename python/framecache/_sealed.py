@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from framecache._framecache import Frame, Keyring, Store
     from framecache._values import Encoded
 
-    Looked = tuple[Encoded, int, int | None, int | None, int, bytes]
+    #: What a look at a store comes to; a seventh item is what L1 keeps in place of the first.
+    Looked = (
+        tuple[bytes | memoryview | Encoded, int, int | None, int | None, int, bytes]
+        | tuple[Encoded, int, int | None, int | None, int, bytes, Encoded]
+        | str
+    )
 
 #: Reasons for which an entry is refused and stays: it may be another worker's, whose configuration is another one.
 _KEPT: Final = ("no_key", "not_sealed")
@@ -107,7 +112,7 @@ class SealedStore:
         require_zero_copy: bool = False,
         stale: bool = False,
         at_hand: bool = False,
-    ) -> Looked | tuple[bytes | memoryview | Encoded, int, int | None, int | None, int, bytes] | str:
+    ) -> Looked:
         """Look under every name that the entry may have, the current one first. What is found is in memory of its own.
 
         An entry that was changed is removed, if it is still the one that was read. Where L1 is to keep it sealed, a
@@ -140,7 +145,15 @@ class SealedStore:
             )
         return missed
 
-    def _opened(self, key: str, name: str, found: Any, others: bytes, now: int, at_hand: bool) -> Any:
+    def _opened(
+        self,
+        key: str,
+        name: str,
+        found: tuple[Frame, int, int | None, int | None, int, bytes],
+        others: bytes,
+        now: int,
+        at_hand: bool,
+    ) -> Looked:
         """What `look` returns of an entry that was found under a name."""
         sealed, created, deadline, _, size, guards = found
         key = self._prefix + key
@@ -159,10 +172,11 @@ class SealedStore:
         # What the store says of its end, the store may have changed.
         if until is not None and until < now:
             return "expired"
-        looked = (payload, codec, python), sealed_at or created, deadline, until, size, guards + others
+        raw, created, guards = (payload, codec, python), sealed_at or created, guards + others
         if not self._l1_sealed:
-            return looked
-        return *looked, (sealed, SEALED, Opener(self._keyring, key, self._max_value_bytes))
+            return raw, created, deadline, until, size, guards
+        kept = (sealed, SEALED, Opener(self._keyring, key, self._max_value_bytes))
+        return raw, created, deadline, until, size, guards, kept
 
     def fence(self, key: str, tags: Sequence[str]) -> bytes:
         """Guards of all names of a key and its tags."""

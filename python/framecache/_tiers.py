@@ -250,11 +250,11 @@ class Tiers(Reader):
 
 
 class TenantTiers(Tiers):
-    """Tiers whose keyring has a tenant for each request: what is computed for one is given to no other, and memory, whose
-    keys do not tell tenants apart, keeps nothing.
+    """Tiers whose keyring has a tenant for each request: what is computed for one is given to no other, and memory,
+    whose keys do not tell tenants apart, keeps nothing.
     """
 
-    def __init__(self, shared: Shared, store: SealedStore | None, scope: int, keyring: Keyring) -> None:
+    def __init__(self, shared: Shared, store: Store | SealedStore | None, scope: int, keyring: Keyring) -> None:
         self._all = scope
         self._keyring = keyring
         super().__init__(shared, store, scope)

@@ -8,6 +8,7 @@ use crate::buffer::ALIGN;
 use crate::error::{Error, Refusal, Result};
 use crate::frame;
 use crate::key::Name;
+use std::cell::Cell;
 
 /// The codec of sealed frames.
 pub const CODEC: &str = "sealed";
@@ -49,27 +50,67 @@ fn is_tenant(tenant: &str) -> bool {
     (1..=LONGEST_TENANT).contains(&tenant.len()) && tenant.bytes().all(plain)
 }
 
-/// What stands before the header in the associated data.
-pub(super) fn start_associated(tenant: &str, name: &Name) -> Vec<u8> {
-    let mut out = Vec::with_capacity(768);
-    out.push(VERSION);
-    for part in [tenant.as_bytes(), name.as_bytes()] {
-        // Both are short.
-        out.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        out.extend_from_slice(part);
-    }
-    out
+/// Whether all of it is padding.
+fn is_padding(bytes: &[u8]) -> bool {
+    const SPACES: [u8; ALIGN] = [b' '; ALIGN];
+    bytes.chunks(ALIGN).all(|chunk| *chunk == SPACES[..chunk.len()])
 }
 
-/// Appends the last component of the associated data, the header, which `write` appends; returns where it starts.
-pub(super) fn append_header(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<usize> {
-    let start = out.len() + 4;
-    out.extend_from_slice(&[0; 4]);
-    write(out)?;
-    // At most MAX_HEADER and its prefix.
-    let length = (out.len() - start) as u32;
-    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
-    Ok(start)
+/// The associated data of an entry, of which its header is the end.
+#[derive(Debug)]
+pub(super) struct Associated {
+    bytes: Vec<u8>,
+    header: usize,
+}
+
+thread_local! {
+    /// Room for the next ones of this thread.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Associated {
+    /// As much room as is kept: more than the longest header takes that sealing writes.
+    const KEPT: usize = 1024;
+
+    /// Those of the tenant's entry under `name`; `write` appends the header.
+    pub(super) fn new(tenant: &str, name: &Name, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Self> {
+        // A thread that is about to end has none.
+        let mut bytes = ROOM.try_with(Cell::take).unwrap_or_default();
+        bytes.clear();
+        bytes.reserve(Self::KEPT);
+        bytes.push(VERSION);
+        for part in [tenant.as_bytes(), name.as_bytes()] {
+            // Both are short.
+            bytes.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        let header = bytes.len() + 4;
+        bytes.extend_from_slice(&[0; 4]);
+        write(&mut bytes)?;
+        // At most MAX_HEADER and its prefix.
+        let length = (bytes.len() - header) as u32;
+        bytes[header - 4..header].copy_from_slice(&length.to_be_bytes());
+        Ok(Self { bytes, header })
+    }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Prefix, JSON and padding.
+    pub(super) fn header(&self) -> &[u8] {
+        &self.bytes[self.header..]
+    }
+}
+
+impl Drop for Associated {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() <= 2 * Self::KEPT {
+            let _ = ROOM.try_with(|room| room.set(bytes));
+        }
+    }
 }
 
 /// The part of a header's JSON that is the same for all entries under one key.
@@ -177,7 +218,7 @@ impl<'f> Sealed<'f> {
         scan.literal(END)?;
         // Padding is spaces, to the next multiple of 64 or further.
         let aligned = (header.len() + BEFORE).is_multiple_of(ALIGN);
-        if !aligned || scan.bytes[scan.at..].iter().any(|byte| *byte != b' ') {
+        if !aligned || !is_padding(&scan.bytes[scan.at..]) {
             return None;
         }
         let times = Times { created, until };
@@ -212,6 +253,8 @@ fn not_sealed(found: &'static str) -> Error {
 const CODEC_IS: &[u8] = b"{\"s\": \"sealed\"";
 const START: &[u8] = b"{\"s\": \"sealed\", \"v\": \"2.0\", \"m\": {\"aad\": 4, \"kid\": \"";
 const SALT: &[u8] = b"\", \"salt\": \"";
+/// Bytes of a header's JSON before the salt.
+pub(super) const BEFORE_SALT: usize = START.len() + 32 + SALT.len();
 const TENANT: &[u8] = b"\", \"tenant\": \"";
 const NAME: &[u8] = b"\", \"name\": \"";
 const LENGTH: &[u8] = b"\", \"length\": ";
@@ -250,20 +293,16 @@ impl<'j> Scan<'j> {
         const SAFE: usize = 19;
         let rest = &self.bytes[self.at..];
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let digits = &rest[..count];
-        let value = |digits: &[u8]| {
-            digits.iter().fold(0_u64, |value, digit| value.wrapping_mul(10).wrapping_add(u64::from(digit & 15)))
-        };
-        let number = match digits.split_at_checked(SAFE) {
-            None => value(digits),
-            Some((_, more)) if more.len() > 1 => return None,
-            Some((safe, more)) => match more {
-                [] => value(safe),
-                [last, ..] => value(safe).checked_mul(10)?.checked_add(u64::from(last & 15))?,
-            },
-        };
+        let (safe, more) = rest[..count].split_at(count.min(SAFE));
+        let mut number = 0_u64;
+        for digit in safe {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit & 15));
+        }
+        for digit in more {
+            number = number.checked_mul(10)?.checked_add(u64::from(digit & 15))?;
+        }
         self.at += count;
-        (count == 1 || count > 1 && digits[0] != b'0').then_some(number)
+        (count == 1 || count > 1 && rest[0] != b'0').then_some(number)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The keys of a process: which master key an entry is under, and what was derived from it so far.
 
 use super::aead::{Aead, Cipher};
-use super::header::{check_tenant, hex, write_start};
+use super::header::{BEFORE_SALT, check_tenant, hex, write_start};
 use super::keys::{KeyId, MasterKey, TenantKeys, decode_hex};
 use super::open::refused;
 use crate::error::{Error, Refusal, Result};
@@ -67,16 +67,17 @@ struct State {
 
 struct Salt {
     bytes: [u8; 16],
-    /// Its hexadecimal digits.
-    digits: [u8; 32],
     /// How many more entries may be sealed under it.
     left: u32,
+    /// The key under which the last one was sealed.
+    last: Option<Arc<SealingKey>>,
 }
 
 /// The key of a master key, a salt and a tenant.
 pub(super) struct SealingKey {
     /// What the headers of its entries start with, which names all three.
-    start: Box<[u8]>,
+    pub(super) start: Box<[u8]>,
+    tenant: Box<str>,
     master: usize,
     pub(super) cipher: Cipher,
     pub(super) check: [u8; 16],
@@ -91,7 +92,7 @@ struct Tenant {
 impl State {
     fn new() -> Self {
         Self {
-            salt: Mutex::new(Salt { bytes: [0; 16], digits: [0; 32], left: 0 }),
+            salt: Mutex::new(Salt { bytes: [0; 16], left: 0, last: None }),
             sealing: Mutex::new((0..SEALING_KEYS).map(|_| None).collect()),
             tenants: Mutex::new((0..TENANTS).map(|_| None).collect()),
         }
@@ -184,13 +185,30 @@ impl Keyring {
         }
     }
 
-    /// Counts one entry more under this process's salt, and appends the start of its header to `out`; returns its key.
-    pub(super) fn begin_entry(&self, tenant: &str, out: &mut Vec<u8>) -> Result<Arc<SealingKey>> {
-        let (salt, digits) = self.next_salt()?;
-        let start = out.len();
-        write_start(out, self.masters[0].id.as_bytes(), &digits, tenant);
+    /// Counts one entry more under this process's salt; returns its key.
+    pub(super) fn begin_entry(&self, tenant: &str) -> Result<Arc<SealingKey>> {
+        let (salt, last) = self.next_salt()?;
+        let key = match last {
+            Some(last) if *last.tenant == *tenant => last,
+            last => {
+                // Not under the lock, nor the one that it replaces.
+                drop(last);
+                check_tenant(tenant)?;
+                let mut start = Vec::with_capacity(256);
+                write_start(&mut start, self.masters[0].id.as_bytes(), &hex(&salt), tenant);
+                let key = self.sealing_key(0, tenant, &salt, &start)?;
+                drop(self.remember(&salt, &key));
+                key
+            }
+        };
         self.sealed.fetch_add(1, Ordering::Relaxed);
-        self.sealing_key(0, tenant, &salt, &out[start..])
+        Ok(key)
+    }
+
+    /// Makes the key the last one, if that salt is still this process's; returns the one that it replaces.
+    fn remember(&self, salt: &[u8; 16], key: &Arc<SealingKey>) -> Option<Arc<SealingKey>> {
+        let mut current = lock(&self.state.get(State::new).salt);
+        if current.bytes == *salt { current.last.replace(key.clone()) } else { None }
     }
 
     /// The key under which an entry was sealed whose header starts with `start`, and which names these digits.
@@ -234,15 +252,19 @@ impl Keyring {
         })
     }
 
-    /// This process's salt and its digits.
-    fn next_salt(&self) -> Result<([u8; 16], [u8; 32])> {
+    /// This process's salt, and the last key under it.
+    fn next_salt(&self) -> Result<([u8; 16], Option<Arc<SealingKey>>)> {
         let mut salt = lock(&self.state.get(State::new).salt);
+        let mut outdated = None;
         if salt.left == 0 {
-            let bytes = random::bytes()?;
-            *salt = Salt { bytes, digits: hex(&bytes), left: ENTRIES_PER_SALT };
+            (salt.bytes, salt.left) = (random::bytes()?, ENTRIES_PER_SALT);
+            outdated = salt.last.take();
         }
         salt.left -= 1;
-        Ok((salt.bytes, salt.digits))
+        let next = (salt.bytes, salt.last.clone());
+        drop(salt);
+        drop(outdated);
+        Ok(next)
     }
 
     fn sealing_key(&self, master: usize, tenant: &str, salt: &[u8; 16], start: &[u8]) -> Result<Arc<SealingKey>> {
@@ -253,15 +275,17 @@ impl Keyring {
         let (cipher, check) = keys.keys.sealing(salt, |key, check| (Cipher::new(key), check));
         // It fails where there is no memory for the expanded key.
         let cipher = cipher.map_err(|_| Error::Memory { bytes: 1024 })?;
-        let made = Arc::new(SealingKey { start: start.into(), master, cipher, check });
-        let replaced = lock(&self.state.get(State::new).sealing)[place(start, SEALING_KEYS)].replace(made.clone());
+        let made = Arc::new(SealingKey { start: start.into(), tenant: tenant.into(), master, cipher, check });
+        let at = place_of_start(start);
+        let replaced = lock(&self.state.get(State::new).sealing)[at].replace(made.clone());
         drop(replaced);
         Ok(made)
     }
 
     fn find_sealing_key(&self, start: &[u8]) -> Option<Arc<SealingKey>> {
+        let at = place_of_start(start);
         let keys = lock(&self.state.get(State::new).sealing);
-        keys[place(start, SEALING_KEYS)].as_ref().filter(|key| *key.start == *start).cloned()
+        keys[at].as_ref().filter(|key| *key.start == *start).cloned()
     }
 
     fn tenant(&self, master: usize, tenant: &str) -> Result<Arc<Tenant>> {
@@ -282,6 +306,11 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.key_ids()).finish()
     }
+}
+
+/// The place of a sealing key: what differs in the starts of headers is at their end.
+fn place_of_start(start: &[u8]) -> usize {
+    place(&start[start.len().min(BEFORE_SALT)..], SEALING_KEYS)
 }
 
 fn place(bytes: &[u8], places: usize) -> usize {

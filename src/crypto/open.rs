@@ -2,7 +2,7 @@
 
 use super::Keyring;
 use super::aead::Aead;
-use super::header::{Sealed, Times, append_header, hex, start_associated};
+use super::header::{Associated, Sealed, Times, hex};
 use crate::buffer::{AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Refusal, Result, Text};
 use crate::frame::{self, Header};
@@ -92,13 +92,12 @@ impl Keyring {
         if *parts.name != hex::<32, 64>(name.as_bytes()) {
             return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
         }
-        let mut associated = start_associated(tenant, name);
-        append_header(&mut associated, |out| {
+        let associated = Associated::new(tenant, name, |out| {
             out.extend_from_slice(parts.header);
             Ok(())
         })?;
         let mut plain = AlignedBuf::stale_plaintext(parts.data.len())?;
-        let opened = key.cipher.open(*parts.nonce, &associated, parts.data, parts.tag, plain.as_mut_slice());
+        let opened = key.cipher.open(*parts.nonce, associated.bytes(), parts.data, parts.tag, plain.as_mut_slice());
         if opened.is_err() {
             let expected = "header and payload as they were sealed";
             return Err(refused(Refusal::Changed, expected, "a tag that is not theirs"));

@@ -2,7 +2,7 @@
 
 use super::Keyring;
 use super::aead::{Aead, NONCE, TAG};
-use super::header::{BEFORE, OVERHEAD, Times, append_header, check_tenant, room_for, start_associated, write_rest};
+use super::header::{Associated, BEFORE, OVERHEAD, Times, check_tenant, room_for, write_rest};
 use super::keyring::SealingKey;
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::compress::Compression;
@@ -38,14 +38,17 @@ impl Default for Packing {
 struct Entry {
     key: Arc<SealingKey>,
     nonce: [u8; NONCE],
-    /// The header is its end.
-    associated: Vec<u8>,
-    header: usize,
+    associated: Associated,
 }
 
 impl Entry {
-    fn header(&self) -> &[u8] {
-        &self.associated[self.header..]
+    /// What stands before the ciphertext, written to `room`, which has as many bytes.
+    fn write_before(&self, room: &mut [u8]) {
+        let (header, rest) = room.split_at_mut(self.associated.header().len());
+        header.copy_from_slice(self.associated.header());
+        let (check, nonce) = rest.split_at_mut(BEFORE - NONCE);
+        check.copy_from_slice(&self.key.check);
+        nonce.copy_from_slice(&self.nonce);
     }
 }
 
@@ -57,22 +60,22 @@ impl Keyring {
     /// header, [`Error::Memory`], [`Error::Io`] where the system gives no random bytes.
     pub fn seal(&self, tenant: &str, name: &Name, inner: &[u8], times: Times) -> Result<FrameBuf> {
         let entry = self.entry(tenant, name, inner.len(), times, (ALIGN, BEFORE))?;
-        let start = entry.header().len() + BEFORE;
-        let mut buffer = AlignedBuf::with_capacity(start + inner.len() + TAG)?;
-        buffer.extend_from_slice(entry.header())?;
-        buffer.extend_from_slice(&entry.key.check)?;
-        buffer.extend_from_slice(&entry.nonce)?;
-        let mut tag = [0; TAG];
-        // SAFETY: `seal_to` writes all bytes of `room`, or fails.
+        let (start, associated) = (entry.associated.header().len() + BEFORE, entry.associated.bytes());
+        let length = start + inner.len() + TAG;
+        let mut buffer = AlignedBuf::default();
+        // SAFETY: all bytes of `room` are written, or it fails.
         #[allow(unsafe_code)]
         unsafe {
-            buffer.extend_with(inner.len(), |room| {
-                let room = std::slice::from_raw_parts_mut(room.as_ptr(), inner.len());
-                tag = entry.key.cipher.seal_to(entry.nonce, &entry.associated, inner, room).map_err(too_long(inner))?;
+            buffer.extend_with(length, |room| {
+                let room = std::slice::from_raw_parts_mut(room.as_ptr(), length);
+                let (before, rest) = room.split_at_mut(start);
+                let (data, tag) = rest.split_at_mut(inner.len());
+                entry.write_before(before);
+                let made = entry.key.cipher.seal_to(entry.nonce, associated, inner, data).map_err(too_long(inner))?;
+                tag.copy_from_slice(&made);
                 Ok::<(), Error>(())
             })?;
         }
-        buffer.extend_from_slice(&tag)?;
         Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
     }
 
@@ -109,12 +112,8 @@ impl Keyring {
         let entry = self.entry(tenant, name, length, times, (room - BEFORE, 0))?;
         buffer.reserve(TAG)?;
         let (before, inner) = buffer.as_mut_slice().split_at_mut(room);
-        let tag = entry.key.cipher.seal(entry.nonce, &entry.associated, inner).map_err(too_long(inner))?;
-        let (header, rest) = before.split_at_mut(room - BEFORE);
-        header.copy_from_slice(entry.header());
-        let (check, nonce) = rest.split_at_mut(BEFORE - NONCE);
-        check.copy_from_slice(&entry.key.check);
-        nonce.copy_from_slice(&entry.nonce);
+        let tag = entry.key.cipher.seal(entry.nonce, entry.associated.bytes(), inner).map_err(too_long(inner))?;
+        entry.write_before(before);
         buffer.extend_from_slice(&tag)?;
         buffer.set_sealed();
         Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
@@ -170,7 +169,7 @@ impl Keyring {
         times: Times,
     ) -> Result<FrameBuf> {
         let Packing { compression, max_value } = packing;
-        let (header, payload) = (draft.header.clone(), draft.payload()?);
+        let (header, payload) = (draft.header.clone(), draft.payload());
         match pack_in(header, payload, compression, max_value, AlignedBuf::stale_plaintext)? {
             (_, Packed::Plain(_)) => self.seal_draft(tenant, name, draft, times),
             (header, packed) => self.seal_named(tenant, name, header, &packed, times),
@@ -200,21 +199,16 @@ impl Keyring {
         times: Times,
         (align, offset): (usize, usize),
     ) -> Result<Entry> {
-        check_tenant(tenant)?;
         check_size(length)?;
-        let mut key = None;
-        let mut associated = start_associated(tenant, name);
-        let header = append_header(&mut associated, |out| {
+        let key = self.begin_entry(tenant)?;
+        let associated = Associated::new(tenant, name, |out| {
             prefix_into(out, align, offset, |out| {
-                key = Some(self.begin_entry(tenant, out)?);
+                out.extend_from_slice(&key.start);
                 write_rest(out, name, length + OVERHEAD, times);
                 Ok(())
             })
         })?;
-        match key {
-            Some(key) => Ok(Entry { key, nonce: random::bytes()?, associated, header }),
-            None => Err(Error::Memory { bytes: length }),
-        }
+        Ok(Entry { key, nonce: random::bytes()?, associated })
     }
 }
 

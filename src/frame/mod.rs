@@ -217,8 +217,9 @@ pub struct Draft {
     pub header: Header,
     /// What stands in the frame so far; the payload goes to its end.
     pub buffer: AlignedBuf,
-    /// Where the frame starts in the buffer.
+    /// Where the frame starts in the buffer, and where its payload does.
     start: usize,
+    payload: usize,
 }
 
 impl Draft {
@@ -237,18 +238,15 @@ impl Draft {
     pub(crate) fn after(mut buffer: AlignedBuf, header: Header) -> Result<Self> {
         let start = buffer.len();
         debug_assert_eq!(start % ALIGN, 0);
-        buffer.extend_zeroed(Self::room_for(&header)?)?;
-        Ok(Self { header, buffer, start })
-    }
-
-    fn room_for(header: &Header) -> Result<usize> {
-        Ok(prefix(&header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len())
+        let header = header.with_length(usize::MAX);
+        buffer.extend_zeroed(prefix(&header.to_json(), ALIGN, 0)?.len())?;
+        let payload = buffer.len();
+        Ok(Self { header: Header { length: None, ..header }, buffer, start, payload })
     }
 
     /// What stands after the header so far.
-    pub(crate) fn payload(&self) -> Result<&[u8]> {
-        let start = self.start + Self::room_for(&self.header)?;
-        Ok(self.buffer.as_slice().get(start..).unwrap_or_default())
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.buffer.as_slice().get(self.payload..).unwrap_or_default()
     }
 
     /// Bytes of the buffer before the frame.
@@ -266,16 +264,18 @@ impl Draft {
 
     /// As [`Self::finish`]; the buffer with the frame in it, after what stood there before.
     pub(crate) fn complete(mut self) -> Result<AlignedBuf> {
-        let room = Self::room_for(&self.header)?;
-        let payload = self.start + room;
+        let (payload, room) = (self.payload, self.payload - self.start);
         let length = self.buffer.len().checked_sub(payload).ok_or_else(|| Error::Argument {
             argument: "buffer",
             expected: format!("the {payload} bytes it was started with").into(),
             found: format!("{}", self.buffer.len()),
         })?;
-        let json = self.header.with_length(length).to_json();
-        // Never longer than with the longest length.
-        let prefix = prefix(&json, room, 0)?;
+        // Not longer than with the longest length.
+        let prefix = prefix(&self.header.with_length(length).to_json(), room, 0)?;
+        if prefix.len() != room {
+            let found = format!("one that takes {}", prefix.len());
+            return Err(Error::Argument { argument: "header", expected: format!("one of {room} bytes").into(), found });
+        }
         self.buffer.as_mut_slice()[self.start..payload].copy_from_slice(&prefix);
         Ok(self.buffer)
     }

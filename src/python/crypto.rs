@@ -24,6 +24,26 @@ use std::path::PathBuf;
 /// Bytes from which sealing and opening are worth releasing the GIL for.
 const DETACH_ABOVE: usize = 16 * 1024;
 
+/// A moment in milliseconds, from 0.
+#[derive(Clone, Copy)]
+struct Moment(u64);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Moment {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        // CPython reads signed numbers faster.
+        match object.extract::<i64>().map(u64::try_from) {
+            Ok(Ok(moment)) => Ok(Self(moment)),
+            _ => object.extract().map(Self),
+        }
+    }
+}
+
+fn times(created: Option<Moment>, until: Option<Moment>) -> Times {
+    Times { created: created.map(|moment| moment.0), until: until.map(|moment| moment.0) }
+}
+
 fn detached<T: Send>(py: Python<'_>, bytes: usize, work: impl FnOnce() -> PyResult<T> + Send) -> PyResult<T> {
     if bytes > DETACH_ABOVE { py.detach(|| guard(work)) } else { guard(work) }
 }
@@ -222,8 +242,8 @@ impl Keyring {
         py: Python<'_>,
         frame: &Bound<'_, PyAny>,
         name: &Bound<'_, PyBytes>,
-        created: Option<u64>,
-        until: Option<u64>,
+        created: Option<Moment>,
+        until: Option<Moment>,
     ) -> PyResult<Frame> {
         let (name, tenant) = (name_of(name)?, self.tenant(py)?);
         let input = Input::from(frame)?;
@@ -235,7 +255,7 @@ impl Keyring {
                 copy.as_slice()
             }
         };
-        let times = Times { created, until };
+        let times = times(created, until);
         detached(py, bytes.len(), || Ok(self.ring.seal(&tenant, &name, bytes, times)?.into()))
     }
 
@@ -262,12 +282,12 @@ impl Keyring {
         codec: &str,
         value: &Bound<'py, PyAny>,
         python: &Bound<'py, PyDict>,
-        created: Option<u64>,
-        until: Option<u64>,
+        created: Option<Moment>,
+        until: Option<Moment>,
         compression: Option<&str>,
         max_value_bytes: Option<usize>,
     ) -> PyResult<(Bound<'py, PyBytes>, Frame)> {
-        let (tenant, times) = (self.tenant(py)?, Times { created, until });
+        let (tenant, times) = (self.tenant(py)?, times(created, until));
         let packing = Packing {
             compression: compression.map_or(Ok(Compression::None), str::parse)?,
             max_value: max_value_bytes.unwrap_or(MAX_VALUE),
