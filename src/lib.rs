@@ -12,6 +12,7 @@
 pub mod alloc;
 pub mod buffer;
 pub mod bytestorage;
+mod checksum;
 pub mod codec;
 pub mod compress;
 pub mod crypto;

@@ -28,7 +28,7 @@ class AsyncComputer:
     """
 
     def __init__(self, computer: Computer) -> None:
-        self._computer = computer
+        self.threads = computer
         self._tiers = computer.tiers
         self._flights = computer.flights
 
@@ -36,23 +36,23 @@ class AsyncComputer:
 
     async def find(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
         """As `Computer.find`."""
-        found = self._computer.find(plan, canonical, key, at_hand=True)
+        found = self.threads.find(plan, canonical, key, at_hand=True)
         if found == "elsewhere":
-            found = await self.in_thread(self._computer.find, plan, canonical, key)
+            found = await self.in_thread(self.threads.find, plan, canonical, key)
         return found
 
     async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
         """As `Computer.fresh`."""
         found = await self.find(plan, canonical, key)
-        return found if isinstance(found, Found) and not self._computer.late(found) else None
+        return found if isinstance(found, Found) and not self.threads.late(found) else None
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """As `Computer.value`, where `call` gives an awaitable."""
         started = self._tiers.shared.started()
         found = await self.find(plan, canonical, key)
-        served = self._computer.serve(plan, key, found, started)
+        served = self.threads.serve(plan, key, found, started)
         if served is not None:
-            if self._computer.is_to_refresh(plan, key, served):
+            if self.threads.is_to_refresh(plan, key, served):
                 self._refresh(plan, canonical, key, call)
             return served.value
         return await self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
@@ -69,7 +69,7 @@ class AsyncComputer:
         force: bool = False,
     ) -> Any:
         """As `Computer.compute`: in a task of its own, which lives while anybody waits for it."""
-        computer, loop = self._computer, asyncio.get_running_loop()
+        computer, loop = self.threads, asyncio.get_running_loop()
         alone, since = not plan.lock, -1
         while force or computer.is_to_compute(plan, key, fallback):
             mine = Flight(self._flights, self._tiers.scope, key, loop, alone=alone)
@@ -131,9 +131,9 @@ class AsyncComputer:
         force: bool,
     ) -> Outcome:
         """As `Computer.lead`."""
-        computer = self._computer
+        computer = self.threads
         try:
-            found = await self._lease(plan, canonical, key, flight, force)
+            found = await self.lease(plan, canonical, key, flight, force)
             if found is None and not force and not flight.alone:
                 found = await self.fresh(plan, canonical, key)
             if (known := computer.known(plan, key, fallback, force, found)) is not None:
@@ -153,9 +153,9 @@ class AsyncComputer:
 
     # Leases
 
-    async def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
-        """As `Computer._lease`."""
-        if not plan.lock or not self._computer.leases.are_given():
+    async def lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
+        """As `Computer.lease`."""
+        if not plan.lock or not self.threads.leases.are_given():
             return None
         ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
         while await self._ask_for_lease(plan, key, flight):
@@ -170,7 +170,7 @@ class AsyncComputer:
         return None
 
     async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
-        computer = self._computer
+        computer = self.threads
         asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
         try:
             return bool(await _result_of(asked))

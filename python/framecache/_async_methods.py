@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from framecache._framecache import MISSING
 from framecache._methods import Methods
+from framecache._values import texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +39,31 @@ class AsyncMethods(Methods):
             found = await self._in_thread(self._find, key, views, require_zero_copy)
         return default if isinstance(found, str) else found.value
 
-    async def aget_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
-        """As `get_many`."""
-        return await self._in_thread(lambda: self.get_many(keys, views=views))  # type: ignore[no-any-return]
+    async def aget_many(
+        self,
+        keys: Iterable[str],
+        *,
+        views: bool = False,
+        compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]] | None = None,
+        ttl: Seconds | Missing | None = MISSING,
+        max_age: Seconds | None = None,
+        tags: Iterable[str] = (),
+        lock: bool | Seconds = True,
+    ) -> dict[str, Any]:
+        """As `get_many`, where `compute` gives an awaitable, which runs as that of `aget_or_set` does."""
+        keys = list(dict.fromkeys(texts_of("keys", keys)))
+        plan = self._plan(ttl, max_age, tags, lock, views)
+        values: dict[str, Any] = await self._in_thread(self._read_many, keys, views)
+        missing = [key for key in keys if key not in values]
+        if compute is not None and missing:
+            if self._is_bypassed():
+                computed: Mapping[str, Any] = await compute(missing)
+            else:
+                from framecache._batch import avalues_of
+
+                computed = await avalues_of(self._async_computer(), plan, missing, compute)
+            values.update(computed)
+        return {key: values[key] for key in keys if key in values}
 
     async def aget_entry(self, key: str, *, views: bool = False) -> Entry | None:
         """As `get_entry`."""
@@ -101,10 +124,12 @@ class AsyncMethods(Methods):
 
     async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         """As `keys`."""
+        from itertools import islice
+
         keys = self.keys(prefix)
-        end = object()
-        while (key := await self._in_thread(next, keys, end)) is not end:
-            yield key
+        while some := await self._in_thread(lambda: list(islice(keys, 1000))):
+            for key in some:
+                yield key
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""

@@ -55,13 +55,12 @@ class Base:
     ) -> None:
         settings = Settings()
         self._url = settings.url if url is None else url
-        self._namespace: str = given(namespace, MISSING, settings.namespace)
+        self._namespace = check_text("namespace", given(namespace, MISSING, settings.namespace))
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
         self._codec: str = check_codec(given(codec, MISSING, settings.codec))
         self._compression = check_compression(given(compression, MISSING, settings.compression))
         self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
         on_error = given(on_error, MISSING, settings.on_error)
-        check_text("namespace", self._namespace)
         _check(self._compression, self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
         if self._ttl is not None:
             milliseconds(self._ttl)

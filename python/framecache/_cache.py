@@ -6,6 +6,7 @@ from framecache._async_methods import AsyncMethods
 from framecache._framecache import MISSING
 from framecache._settings import given
 from framecache._times import default_to
+from framecache._values import check_compression, check_text
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ class Cache(AsyncMethods):
             lock=lock,
         )
         computer = self._computer_for(
-            self._namespace if namespace is None else namespace, given(compression, MISSING, self._compression)
+            self._namespace if namespace is None else check_text("namespace", namespace),
+            check_compression(given(compression, MISSING, self._compression)),
         )
 
         def make(kind: Any, function: Callable[..., Any]) -> Any:

@@ -281,7 +281,7 @@ class Computer:
     ) -> Outcome:
         """Compute a value and store it, unless it is there by now. Raises nothing but what is no `Exception`."""
         try:
-            found = self._lease(plan, canonical, key, flight, force)
+            found = self.lease(plan, canonical, key, flight, force)
             if found is None and not force and not flight.alone:
                 found = self.fresh(plan, canonical, key)
             if (known := self.known(plan, key, fallback, force, found)) is not None:
@@ -340,7 +340,7 @@ class Computer:
 
     # Leases
 
-    def _lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
+    def lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
         """Get the right to compute a value, of all processes of a store.
 
         Returns:

@@ -7,6 +7,7 @@ import os
 import sys
 import types
 
+from framecache._base import Base
 from framecache._framecache import MISSING, Call, EncodeError, InvalidArgument
 
 TYPE_CHECKING = False
@@ -113,16 +114,16 @@ class _Functions:
             keywords = {name: self._value(value, name) for name, value in function.keywords.items()}
             return ("partial", self.place(function.func), arguments, keywords)
         if isinstance(function, types.MethodType):
-            return ("method", self.place(function.__func__), self._value(function.__self__, "__self__"))
+            return ("method", self.place(function.__func__), self._value(function.__self__, "self"))
         if isinstance(getattr(function, "__code__", None), types.CodeType):
             return self._python_function(function)
         if (inner := getattr(function, "__wrapped__", None)) is not None:
             return ("wrapper", _name_of(type(function)), self.place(inner))
         if hasattr(function, "__qualname__"):
             owner = getattr(function, "__self__", None)
-            return ("builtin", _name_of(function), None if owner is None else self._value(owner, "__self__"))
+            return ("builtin", _name_of(function), None if owner is None else self._value(owner, "self"))
         kind = type(function)
-        return ("object", _name_of(kind), self.place(kind.__call__), self._value(function, "the object"))
+        return ("object", _name_of(kind), self.place(kind.__call__), self._value(function, "self"))
 
     def _python_function(self, function: Any) -> object:
         inner = getattr(function, "__wrapped__", None)
@@ -146,12 +147,14 @@ class _Functions:
         return (name, self._value(value, name))
 
     def _value(self, value: Any, name: str) -> object:
-        """What a function closes over, or is bound to."""
+        """What a function closes over, or is bound to: that is called `self`, and what may change does not count."""
         if isinstance(value, types.ModuleType):
             return ("module", value.__name__)
         if isinstance(value, _FUNCTIONS):
             return ("function", self.place(value))
-        if can_be_key(value):
+        if isinstance(value, Base):
+            return ("cache", value._url, value._namespace)
+        if can_be_key(value, name):
             return ("value", value)
         if not self._strict:
             return ("type", _name_of(type(value)))
@@ -177,7 +180,7 @@ def _script_of(module: str) -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name not in _SCRIPTS:
         return str(spec.name)
-    path = getattr(main, "__file__", None)
+    path: str | None = getattr(main, "__file__", None)
     if path is None:
         return "__main__"
     return os.path.realpath(path).replace("%", "%25").replace("#", "%23")
@@ -203,10 +206,10 @@ def _or_type(value: object) -> object:
     return value if can_be_key(value) else ("type", _name_of(type(value)))
 
 
-def can_be_key(value: object) -> bool:
-    """Whether keys can be made of a value."""
+def can_be_key(value: object, name: str = "value") -> bool:
+    """Whether keys can be made of a value; of one called `self`, as the instance that a method is called on."""
     try:
-        encoder(value)
+        _call_of(name == "self").canonical(value)
     except EncodeError:
         return False
     return True
@@ -218,15 +221,16 @@ def encoder(value: object) -> bytes:
     Raises:
         EncodeError: a value that has none.
     """
-    return _one_argument().canonical(value)
+    encoded: bytes = _call_of(False).canonical(value)
+    return encoded
 
 
 @functools.cache
-def _one_argument() -> Call:
+def _call_of(is_owner: bool) -> Call:
     from framecache import _keys
     from framecache._framecache import L1
 
-    parameters = [("value", POSITIONAL_ONLY, MISSING, False)]
+    parameters = [("self" if is_owner else "value", POSITIONAL_ONLY, MISSING, False)]
     return Call(L1(1, decode=_never), 0, b"", "", parameters, None, describe=_keys.describe)
 
 

@@ -52,15 +52,13 @@ def describe(value: Any, is_owner: bool = False) -> Described:
         return known[0], known[1](value)
     if isinstance(value, type):
         return "type", _name_of(value)
-    described = _of_class(cls, value, is_owner)
+    of_library = _LIBRARIES.get(cls.__module__.partition(".")[0])
+    described = of_library(value) if of_library is not None else None
+    described = described or _of_class(cls, value, is_owner)
+    if described is None and not is_owner:
+        described = _subclass(cls, value)
     if described is not None:
         return described
-    if not is_owner:
-        library = cls.__module__.partition(".")[0]
-        described = _LIBRARIES[library](value) if library in _LIBRARIES else None
-        described = described or _subclass(cls, value)
-        if described is not None:
-            return described
     raise EncodeError(_EXPECTED_OWNER if is_owner else _EXPECTED, f"an instance of {_shown(cls)}")
 
 
@@ -152,7 +150,7 @@ def _subclass(cls: type, value: Any) -> Described | None:
 _PLAIN: dict[type, Callable[[Any], object]] = {
     int: int.__int__,
     float: float.__float__,
-    complex: lambda value: complex(*complex.__getnewargs__(value)),
+    complex: lambda value: complex(*_parts(value)),
     str: str.__str__,
     bytes: lambda value: bytes.__add__(b"", value),
     bytearray: lambda value: bytearray.__getitem__(value, slice(None)),
@@ -162,6 +160,11 @@ _PLAIN: dict[type, Callable[[Any], object]] = {
     set: lambda value: set.__or__(set(), value),
     frozenset: lambda value: frozenset.__or__(frozenset(), value),
 }
+
+
+def _parts(value: Any) -> tuple[float, float]:
+    parts: tuple[float, float] = complex.__getnewargs__(value)  # type: ignore[attr-defined]
+    return parts
 
 
 def _decimal(value: Any) -> object:
@@ -238,10 +241,11 @@ def _numpy(value: Any) -> Described | None:
         if type(value) is numpy.ndarray:
             return "numpy.ndarray", _array(value)
         if isinstance(value, numpy.generic):
-            return "numpy.generic", (
-                _types.describe_dtype(value.dtype),
-                _octets(numpy.array([value], value.dtype)),
-            )
+            dtype = value.dtype
+            described = _types.describe_dtype(dtype)
+            if dtype.kind in "biufcmM" and dtype.char not in "gG":
+                return "numpy.generic", (described, value.tobytes())
+            return "numpy.generic", (described, bytes(_octets(numpy.array([value], dtype))))
         return ("numpy.dtype", _types.describe_dtype(value)) if isinstance(value, numpy.dtype) else None
     except TypeError as error:
         raise EncodeError(str(error), f"an instance of {_shown(type(value))}") from None
@@ -255,8 +259,8 @@ def _array(value: Any) -> object:
     return described, value.shape, _octets(sys.modules["numpy"].ascontiguousarray(value).reshape(-1))
 
 
-def _octets(data: Any) -> object:
-    return memoryview(_types.octets(data)) if data.nbytes else b""
+def _octets(data: Any) -> memoryview | bytes:
+    return memoryview(_types.octets(data)) if data.nbytes else b""  # type: ignore[arg-type]
 
 
 def _table(value: Any) -> Described | None:

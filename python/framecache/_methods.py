@@ -62,14 +62,55 @@ class Methods(Base):
         tiers.note(found, key, started)
         return found
 
-    def get_many(self, keys: Iterable[str], *, views: bool = False) -> dict[str, Any]:
-        """Return the values that are stored under `keys`. Keys without one are left out.
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        views: bool = False,
+        compute: Callable[[list[str]], Mapping[str, Any]] | None = None,
+        ttl: Seconds | Missing | None = MISSING,
+        max_age: Seconds | None = None,
+        tags: Iterable[str] = (),
+        lock: bool | Seconds = True,
+    ) -> dict[str, Any]:
+        """Return the values that are stored under `keys`, in their order. Keys without one are left out.
 
         Without `l1` they are all read at one moment.
+
+        Args:
+            keys: What values were stored under.
+            views: As for `get`.
+            compute: Called with the keys that have no value, except those that somebody else computes meanwhile;
+                returns a mapping with their values, which are stored. Each key is computed once, however many threads
+                and processes ask for it. Keys that the mapping leaves out are left out; others are not looked at.
+            ttl: As for `set`.
+            max_age: As for `set`.
+            tags: As for `set`.
+            lock: As for `get_or_set`.
+
+        Raises:
+            RecursiveCall: `compute` asks for the same keys (a `RecursionError`).
+            Exception: what `compute` raises, for all who waited for one of its keys; nothing is stored.
+            EncodeError: no codec takes a value that it returned.
         """
-        keys = texts_of("keys", keys)
-        if self._l1 is None and isinstance(self._tiers.store, Store) and not self._slow:
-            return self._read_at_once(self._tiers.store, keys, views)
+        keys = list(dict.fromkeys(texts_of("keys", keys)))
+        plan = self._plan(ttl, max_age, tags, lock, views)
+        values = self._read_many(keys, views)
+        missing = [key for key in keys if key not in values]
+        if compute is not None and missing:
+            if self._is_bypassed():
+                computed: Mapping[str, Any] = compute(missing)
+            else:
+                from framecache._batch import values_of
+
+                computed = values_of(self._computer, plan, missing, compute)
+            values.update(computed)
+        return {key: values[key] for key in keys if key in values}
+
+    def _read_many(self, keys: list[str], views: bool) -> dict[str, Any]:
+        store = self._tiers.store
+        if self._l1 is None and isinstance(store, Store) and not self._slow and self._shared.breaker.allows():
+            return self._read_at_once(store, keys, views)
         found = ((key, self.get(key, MISSING, views=views)) for key in keys)
         return {key: value for key, value in found if value is not MISSING}
 
@@ -88,7 +129,7 @@ class Methods(Base):
                 counts.add(encoded)
             elif isinstance(one := self._find(key, views), Found):
                 values[key] = one.value
-        return {key: values[key] for key in keys if key in values}
+        return values
 
     def get_entry(self, key: str, *, views: bool = False) -> Entry | None:
         """Return the value stored under `key` with what is known about it, or `None`."""
@@ -248,10 +289,15 @@ class Methods(Base):
         return self._computer.value(plan, self._opened().canonical(key), key, compute)  # type: ignore[no-any-return]
 
     def _plan(
-        self, ttl: Seconds | Missing | None, max_age: Seconds | None, tags: Iterable[str], lock: bool | Seconds
+        self,
+        ttl: Seconds | Missing | None,
+        max_age: Seconds | None,
+        tags: Iterable[str],
+        lock: bool | Seconds,
+        views: bool = False,
     ) -> Plan:
         lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
-        return Plan(lifetime, tags=tags_of(tags), codec=self._codec, lock=limit_of(lock), strict=True)
+        return Plan(lifetime, tags=tags_of(tags), codec=self._codec, views=views, lock=limit_of(lock), strict=True)
 
     def touch(self, key: str, ttl: Seconds | Missing | None = MISSING) -> bool:
         """Let what is stored under `key` be served for `ttl` from now on; return whether there was something.
@@ -262,6 +308,8 @@ class Methods(Base):
             StoreBusy: another process wrote for longer than the store waits (a `TimeoutError`).
         """
         ttl = default_to(ttl, self._ttl)
+        if self._is_bypassed():
+            return False
         return self._opened().touch(key, None if ttl is None else now_by(self._clock) + milliseconds(ttl))
 
     # Removing

@@ -246,7 +246,9 @@ class Reader:
         if not isinstance(raw, tuple):
             found = Found(raw, None, created, deadline, until, size, "store")
             if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
-                self.l1.fill(canonical, raw, None, "raw", None, created, deadline, until, guards, share)
+                # A view is one of the payload's frame.
+                payload: Any = raw.obj if isinstance(raw, memoryview) else None
+                self.l1.fill(canonical, raw, payload, "raw", None, created, deadline, until, guards, share)
                 shared.emit_evictions()
             return found
         payload, codec, described = raw

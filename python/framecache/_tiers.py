@@ -75,13 +75,22 @@ class Tiers(Reader):
         values = list(values)
         started = self.shared.started()
         if (store := self.store) is not None:
-            stored = self._write(
-                store, values, created, deadline, until, codec, tags, function, if_absent, fence, lease
-            )
+            stored = self._write(store, values, created, deadline, until, codec, tags, if_absent, fence, lease)
         elif (l1 := self.l1) is not None:
-            own = [*tags, *_of_function(function)] if function else tags
             stored = [
-                self._keep(l1, *one, created, deadline, until, codec, own, if_absent, fence, share, views)
+                self._keep(
+                    l1,
+                    *one,
+                    created,
+                    deadline,
+                    until,
+                    codec,
+                    [*tags, *self._of_function(one[1], function)],
+                    if_absent,
+                    fence,
+                    share,
+                    views,
+                )
                 for one in values
             ]
             self.shared.emit_evictions()
@@ -138,7 +147,6 @@ class Tiers(Reader):
         until: int | None,
         codec: str,
         tags: Sequence[str],
-        function: int,
         if_absent: bool,
         fence: bytes | None,
         lease: int | None,
@@ -153,7 +161,7 @@ class Tiers(Reader):
                 created,
                 until,
                 deadline=deadline,
-                tags=[*tags, *_in_store(values[0][1])] if function else tags,
+                tags=[*tags, *_in_store(values[0][1])] if len(values) == 1 else tags,
                 if_absent=if_absent,
                 lease=lease,
                 fence=fence,
@@ -170,13 +178,19 @@ class Tiers(Reader):
         """Guards of all that could make a value that is computed from now on a thing of the past."""
         if (store := self.store) is not None:
             try:
-                return store.fence(key, [*tags, *_in_store(key)] if function else tags)
+                return store.fence(key, [*tags, *_in_store(key)])
             except (FrameError, StoreError):
                 return b""
         if (l1 := self.l1) is None:
             return b""
-        names = self._names([*tags, *_of_function(function)] if function else tags)
+        names = self._names([*tags, *self._of_function(key, function)])
         return l1.guards([*names, self._name(key)])
+
+    def _of_function(self, key: str, function: int) -> list[str]:
+        """The tags that all results of a function have in memory; of a user's key, those that it is the key of."""
+        if function:
+            return [_of_scope(function)]
+        return [_of_scope(scope) for scope, _ in self._calls_of(key.rpartition("#")[0])] if "#" in key else []
 
     def _name(self, key: str) -> str:
         """What is bumped in memory when a key is set or deleted."""
@@ -216,7 +230,7 @@ class Tiers(Reader):
         if (store := self.store) is not None:
             store.invalidate_tags(_in_store(f"{label}#"), now_by(self.shared.clock))
         elif (l1 := self.l1) is not None:
-            l1.bump([f"t{self.scope}:{tag}" for tag in _of_function(function)])
+            l1.bump([f"t{self.scope}:{_of_scope(function)}"])
             l1.purge()
 
     def clear(self) -> None:
@@ -234,14 +248,15 @@ class Tiers(Reader):
         return store
 
 
-def _of_function(function: int) -> list[str]:
-    """The tag that all results of a function have in memory."""
-    return [f"\0{function}"]
+def _of_scope(scope: int) -> str:
+    """The tag of a function in memory."""
+    return f"\0{scope}"
 
 
 def _in_store(key: str) -> list[str]:
-    """The tag that all results of a function have in a store: what stands before the hash in their keys."""
-    return ["\0" + key.rpartition("#")[0]]
+    """The tag that all results of a function have in a store whose key this is: what stands before its hash."""
+    label, separator, _ = key.rpartition("#")
+    return ["\0" + label] if separator else []
 
 
 def frame_of(found: Found, key: str) -> Frame:

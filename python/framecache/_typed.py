@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R]: ...
         @overload
         def __get__(
-            self: CachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+            self: Callable[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
         ) -> Callable[Q, R]: ...
         def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
             """The key of a call."""
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, R]: ...
         @overload
         def __get__(
-            self: AsyncCachedFunction[Concatenate[Any, Q], R], instance: object, owner: type | None = None, /
+            self: Callable[Concatenate[Any, Q], Coroutine[Any, Any, R]], instance: object, owner: type | None = None, /
         ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
         def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
             """The key of a call."""

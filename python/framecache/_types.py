@@ -79,9 +79,17 @@ def octets(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if _is_packed(data.dtype):
         return data.view(np.uint8)
     clean = np.zeros(data.shape, data.dtype)
-    clean[...] = data
+    _copy_fields(clean, data)
     _clear_long_doubles(clean)
     return clean.view(np.uint8)
+
+
+def _copy_fields(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+    """Copy the fields alone: from NumPy 2.5 on, assigning whole records copies what is between them, too."""
+    if target.dtype.names is None:
+        target[...] = source
+    for name in target.dtype.names or ():
+        _copy_fields(target[name], source[name])
 
 
 def _is_packed(dtype: np.dtype[Any]) -> bool:

@@ -47,10 +47,11 @@ def check_compression(compression: str | None, argument: str = "compression") ->
     )
 
 
-def check_text(argument: str, text: object) -> None:
-    """Refuse what is not a str."""
+def check_text(argument: str, text: str) -> str:
+    """Return `text`, if it is a str."""
     if not isinstance(text, str):
         raise InvalidArgument(f"{argument}: expected a str, got {type(text).__name__}")
+    return text
 
 
 def texts_of(argument: str, texts: Iterable[str]) -> list[str]:

@@ -8,6 +8,24 @@ True
 >>> clock.advance(61)
 >>> cache.get("greeting") is None
 True
+
+A cache in memory, ``framecache.Cache()``, stands for one in a directory. Tests begin without entries if a fixture
+clears what the program caches, and see what it computes if one bypasses it:
+
+>>> import pytest
+>>> @pytest.fixture(autouse=True)
+... def nothing_cached():
+...     cache.clear()
+>>> @pytest.fixture
+... def uncached():
+...     with cache.bypass():
+...         yield
+>>> recorder = framecache.testing.Recorder()
+>>> cache.add_hook(recorder)
+>>> cache.get("greeting", "nothing")
+'nothing'
+>>> recorder.kinds()
+['miss']
 """
 
 from __future__ import annotations

@@ -103,22 +103,25 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// The argument of each parameter, by its place in the signature; null for `*args` and `**kwargs`.
+/// The argument of each parameter, by its place in the signature, of a call that has keywords; null for `*args` and
+/// `**kwargs`.
 pub(super) struct Slots {
     few: [*mut ffi::PyObject; FEW],
     many: Vec<*mut ffi::PyObject>,
 }
 
 impl Slots {
-    #[inline(always)]
-    pub(super) fn new(count: usize) -> Self {
+    fn new(count: usize) -> Self {
         let many = if count > FEW { vec![null_mut(); count] } else { Vec::new() };
         Self { few: [null_mut(); FEW], many }
     }
 
-    #[inline(always)]
     fn all(&mut self) -> &mut [*mut ffi::PyObject] {
         if self.many.is_empty() { &mut self.few } else { &mut self.many }
+    }
+
+    fn get(&self, index: usize) -> *mut ffi::PyObject {
+        if self.many.is_empty() { self.few[index] } else { self.many[index] }
     }
 }
 
@@ -172,7 +175,8 @@ impl Parameters {
         })
     }
 
-    /// Finds the argument of each parameter.
+    /// Finds the argument of each parameter. `slots` stays empty for a call without keywords, whose arguments are found
+    /// by their place.
     ///
     /// # Errors
     /// `TypeError`, as the function called `name` raises it, for a call that it does not accept.
@@ -181,7 +185,7 @@ impl Parameters {
         &self,
         py: Python<'_>,
         arguments: &Arguments<'_>,
-        slots: &mut Slots,
+        slots: &mut Option<Slots>,
         name: impl FnOnce() -> String,
     ) -> PyResult<()> {
         let given = arguments.positional;
@@ -189,14 +193,9 @@ impl Parameters {
             && self.required.is_some_and(|required| required <= given)
             && (given <= self.positional || self.var_positional)
         {
-            let by_position = given.min(self.positional);
-            let slots = slots.all();
-            slots[..by_position].copy_from_slice(&arguments.values[..by_position]);
-            for (slot, parameter) in slots.iter_mut().zip(&self.all).skip(by_position) {
-                *slot = parameter.default.as_ref().map_or(null_mut(), Py::as_ptr);
-            }
             return Ok(());
         }
+        let slots = slots.insert(Slots::new(self.all.len()));
         if self.bind_keywords(arguments, slots.all()) { Ok(()) } else { Err(wrong::call(py, self, arguments, &name())) }
     }
 
@@ -249,20 +248,26 @@ impl Parameters {
         &self,
         encoder: &mut Encoder<'_, '_>,
         arguments: &Arguments<'_>,
-        slots: &mut Slots,
+        slots: Option<&Slots>,
     ) -> Result<(), Unencoded<'_>> {
-        for (slot, parameter) in slots.all().iter().zip(&self.all) {
+        let by_position = &arguments.values[..arguments.positional.min(self.positional)];
+        for (index, parameter) in self.all.iter().enumerate() {
             if parameter.is_ignored {
                 continue;
             }
+            let argument = match (slots, by_position.get(index)) {
+                (Some(slots), _) => slots.get(index),
+                (None, Some(argument)) => *argument,
+                (None, None) => parameter.default.as_ref().map_or(null_mut(), Py::as_ptr),
+            };
             // SAFETY: the caller of the function keeps its arguments, and `self` its defaults.
             let done = unsafe {
-                if slot.is_null() {
+                if argument.is_null() {
                     self.encode_variadic(encoder, arguments, parameter.kind)
                 } else if parameter.is_owner {
-                    encoder.owner(*slot)
+                    encoder.owner(argument)
                 } else {
-                    encoder.value(*slot)
+                    encoder.value(argument)
                 }
             };
             if done.is_err() {

@@ -141,6 +141,9 @@ impl<'py> Encoder<'_, 'py> {
     /// The bytes of a buffer, in the order of C.
     fn content(&mut self, tag: u8, view: &View) -> Done {
         let len = view.0.len.unsigned_abs();
+        if len == 0 {
+            return self.inline(tag, &[]);
+        }
         let mut packed = Vec::new();
         let mut start = view.0.buf.cast_const().cast::<u8>();
         if !view.is_contiguous() {

@@ -64,7 +64,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// [`Encoder::fault`] says why.
+/// [`Encoder::take_fault`] says why.
 #[derive(Debug)]
 pub(super) struct Stop;
 
@@ -80,26 +80,43 @@ pub(super) struct Encoder<'w, 'py> {
     is_owner: bool,
     /// How many levels there may still be.
     levels: u32,
-    fault: Option<Fault>,
+    /// Boxed, so that an encoder is small and dropped by comparing one pointer.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What went wrong, and where in the value.
+struct Trouble {
+    fault: Fault,
     path: Path,
 }
 
 impl<'w, 'py> Encoder<'w, 'py> {
     #[inline(always)]
     pub(super) fn new(py: Python<'py>, out: &'w mut Writer, describe: &'w Py<PyAny>) -> Self {
-        Self { py, out, describe, is_owner: false, levels: MAX_DEPTH, fault: None, path: Path::default() }
+        Self { py, out, describe, is_owner: false, levels: MAX_DEPTH, trouble: None }
     }
 
     /// What went wrong, and where in the value (`[0].owner`).
     #[cold]
-    pub(super) fn into_fault(mut self) -> (Fault, String) {
-        let fault = self.fault.take().unwrap_or_else(|| Fault::Raised(PyErr::fetch(self.py)));
-        (fault, self.path.show().split_off(1))
+    pub(super) fn take_fault(&mut self) -> (Fault, String) {
+        self.trouble();
+        match self.trouble.take() {
+            Some(trouble) => (trouble.fault, trouble.path.show().split_off(1)),
+            None => unreachable!("`trouble` has set it"),
+        }
+    }
+
+    /// Why encoding ended; what Python raised, if nothing else is known.
+    #[cold]
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_with(|| {
+            Box::new(Trouble { fault: Fault::Raised(PyErr::fetch(self.py)), path: Path::default() })
+        })
     }
 
     #[cold]
     pub(super) fn fail(&mut self, fault: impl Into<Fault>) -> Stop {
-        self.fault = Some(fault.into());
+        self.trouble = Some(Box::new(Trouble { fault: fault.into(), path: Path::default() }));
         Stop
     }
 
@@ -215,7 +232,8 @@ impl<'w, 'py> Encoder<'w, 'py> {
             } else if class == &raw mut ffi::PyMemoryView_Type {
                 self.memoryview(object)
             } else {
-                self.nested(object, |this| this.described(object))
+                let is_owner = std::mem::take(&mut self.is_owner);
+                self.nested(object, |this| this.described(object, is_owner))
             }
         }
     }
@@ -242,6 +260,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
             return Err(self.unfit(format!("at most {MAX_DEPTH} levels"), "more, or a value that contains itself"));
         }
         self.levels -= 1;
+        self.is_owner = false;
         let done = work(self);
         self.levels += 1;
         drop(held);
@@ -293,7 +312,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
     pub(super) unsafe fn item(&mut self, index: usize, item: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee.
         if unsafe { self.value(item) }.is_err() {
-            self.path.index(index);
+            self.trouble().path.index(index);
             return Err(Stop);
         }
         self.check_length()
@@ -337,7 +356,8 @@ impl<'w, 'py> Encoder<'w, 'py> {
             let value = Owned::borrowed(NonNull::new_unchecked(value));
             self.value(key.as_ptr())?;
             if self.value(value.as_ptr()).is_err() {
-                self.path.key(&Bound::from_borrowed_ptr(self.py, key.as_ptr()));
+                let key = Bound::from_borrowed_ptr(self.py, key.as_ptr());
+                self.trouble().path.key(&key);
                 return Err(Stop);
             }
         }
@@ -353,7 +373,8 @@ impl<'w, 'py> Encoder<'w, 'py> {
         unsafe {
             self.text(name)?;
             if self.value(value).is_err() {
-                self.path.key(&Bound::from_borrowed_ptr(self.py, name));
+                let key = Bound::from_borrowed_ptr(self.py, name);
+                self.trouble().path.key(&key);
                 return Err(Stop);
             }
         }
@@ -400,8 +421,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
     }
 
     /// An object of any other type: what it is called, and what stands for it.
-    unsafe fn described(&mut self, object: *mut ffi::PyObject) -> Done {
-        let is_owner = std::mem::take(&mut self.is_owner);
+    unsafe fn described(&mut self, object: *mut ffi::PyObject, is_owner: bool) -> Done {
         // SAFETY: held by `nested`.
         let object = unsafe { Bound::from_borrowed_ptr(self.py, object) };
         let describe = self.describe.bind(self.py);

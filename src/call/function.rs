@@ -1,7 +1,7 @@
 //! What a cached function does with a call: canonical bytes, the entry under them, the key that they are.
 #![allow(unsafe_code)]
 
-use super::bind::{Arguments, Parameters, Slots, Unencoded};
+use super::bind::{Arguments, Parameters, Unencoded};
 use super::encode::{Encoder, Fault, tag};
 use super::tier::{L1, SCOPE};
 use crate::cpython::{Sink, Writer};
@@ -16,9 +16,9 @@ const DIGITS: usize = 2 * blake3::OUT_LEN;
 
 /// A cached function.
 pub(super) struct Function {
-    pub(super) l1: Py<L1>,
+    l1: Py<L1>,
     /// The function's number, which keeps its entries apart from others' in L1.
-    pub(super) scope: u32,
+    scope: u32,
     /// The hash of what identifies the function in all processes: hashes of its arguments are keyed with it.
     identity: [u8; blake3::OUT_LEN],
     /// What keys begin with.
@@ -32,13 +32,6 @@ pub(super) struct Function {
     key: Option<Py<PyAny>>,
     views: bool,
     pub(super) hits: Cell<u64>,
-}
-
-/// What a call led to.
-pub(super) enum Outcome<'py> {
-    Hit(Bound<'py, PyAny>),
-    /// The canonical bytes.
-    Miss(Bound<'py, PyBytes>),
 }
 
 /// What [`Function::new`] is given.
@@ -61,7 +54,7 @@ impl Function {
         Self { l1, scope, identity, label, parameters, miss, describe, key, views, hits: Cell::new(0) }
     }
 
-    /// Looks a call up.
+    /// The value of a call in L1, or what `missed` makes of its canonical bytes.
     ///
     /// # Errors
     /// `TypeError` for a wrong call, `EncodeError` for an argument without a form, what Python code raised.
@@ -71,7 +64,8 @@ impl Function {
         py: Python<'py>,
         arguments: &Arguments<'_>,
         name: impl FnOnce() -> String,
-    ) -> PyResult<Outcome<'py>> {
+        missed: impl FnOnce(&Bound<'py, PyBytes>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         Writer::with(Sink::Bytes, |out| {
             self.encode(py, out, arguments, name)?;
             let l1 = self.l1.get();
@@ -79,9 +73,9 @@ impl Function {
                 && let Some(value) = l1.hit(py, out.written_from(0), self.views)?
             {
                 self.hits.set(self.hits.get() + 1);
-                return Ok(Outcome::Hit(value));
+                return Ok(value);
             }
-            Ok(Outcome::Miss(out.finish_bytes(py)?))
+            missed(&out.finish_bytes(py)?)
         })
     }
 
@@ -156,23 +150,27 @@ impl Function {
         arguments: &Arguments<'_>,
         name: impl FnOnce() -> String,
     ) -> PyResult<()> {
-        let mut slots = Slots::new(self.parameters.all.len());
+        let mut slots = None;
         self.parameters.bind(py, arguments, &mut slots, name)?;
-        out.extend(&self.scope.to_le_bytes()).map_err(Error::from)?;
+        out.reserve(SCOPE).map_err(Error::from)?;
+        // SAFETY: reserved.
+        unsafe { out.put(self.scope.to_le_bytes()) };
         let mut encoder = Encoder::new(py, out, &self.describe);
         if let Some(key) = &self.key {
-            return self.encode_key(key.bind(py), encoder, arguments);
+            return self.encode_key(key.bind(py), &mut encoder, arguments);
         }
         // SAFETY: attached; bound above.
-        let done = unsafe { self.parameters.encode(&mut encoder, arguments, &mut slots) };
-        done.map_err(|unencoded| self.unencoded(py, encoder, &unencoded))
+        match unsafe { self.parameters.encode(&mut encoder, arguments, slots.as_ref()) } {
+            Ok(()) => Ok(()),
+            Err(unencoded) => Err(self.unencoded(py, &mut encoder, &unencoded)),
+        }
     }
 
-    #[cold]
+    #[inline(never)]
     fn encode_key(
         &self,
         key: &Bound<'_, PyAny>,
-        mut encoder: Encoder<'_, '_>,
+        encoder: &mut Encoder<'_, '_>,
         arguments: &Arguments<'_>,
     ) -> PyResult<()> {
         let py = key.py();
@@ -181,23 +179,19 @@ impl Function {
             // SAFETY: attached; `made` is held.
             unsafe { encoder.value(made.as_ptr()) }
         });
-        done.map_err(|_| match encoder.into_fault() {
+        done.map_err(|_| match encoder.take_fault() {
             (Fault::Raised(error), _) => error,
             (Fault::Unfit { expected, found }, path) => {
-                let place = format!("what key= of {} returned{path}", self.label.bind(py).to_string_lossy());
-                Error::Encode {
-                    place: place.replace("returned[", "returned, at [").replace("returned.", "returned, at ."),
-                    expected,
-                    found,
-                }
-                .into()
+                let at = if path.is_empty() { "" } else { ", at " };
+                let place = format!("what key= of {} returned{at}{path}", self.label.bind(py).to_string_lossy());
+                Error::Encode { place, expected, found }.into()
             }
         })
     }
 
     #[cold]
-    fn unencoded(&self, py: Python<'_>, encoder: Encoder<'_, '_>, Unencoded(parameter): &Unencoded<'_>) -> PyErr {
-        let (expected, found, path) = match encoder.into_fault() {
+    fn unencoded(&self, py: Python<'_>, encoder: &mut Encoder<'_, '_>, Unencoded(parameter): &Unencoded<'_>) -> PyErr {
+        let (expected, found, path) = match encoder.take_fault() {
             (Fault::Raised(error), _) => return error,
             (Fault::Unfit { expected, found }, path) => (expected, found, path),
         };

@@ -18,6 +18,8 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyString};
 const COPIED_UP_TO: usize = 4096;
 /// What a frame takes besides its bytes: the Python object, the shared buffer, their allocations.
 const FRAME_BYTES: usize = 224;
+/// What an object takes that is shared with its payload, apart from that: a guess.
+const OBJECT_BYTES: usize = 256;
 /// What a memoryview takes.
 const VIEW_BYTES: usize = 208;
 
@@ -64,7 +66,9 @@ impl<'py> Filling<'_, 'py> {
             return shared(bytes);
         }
         if self.share || is_arrow(self.value)? {
-            return shared(shallow_size(self.value)?.saturating_add(self.heap_bytes()));
+            // A table says that it has the size of its buffers, which are the payload's.
+            let own = if self.payload.is_some() { OBJECT_BYTES } else { shallow_size(self.value)? };
+            return shared(own + self.heap_bytes());
         }
         let Some((frame, object)) = self.payload else {
             return Err(Error::Argument {

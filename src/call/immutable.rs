@@ -35,7 +35,8 @@ impl Class {
         }
         let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
         let Ok(module) = modules.get_item(self.module) else { return Ok(false) };
-        let found = module.getattr(self.name)?.cast_into::<PyType>()?;
+        let Ok(found) = module.getattr(self.name) else { return Ok(false) };
+        let Ok(found) = found.cast_into::<PyType>() else { return Ok(false) };
         let same = class.is(&found);
         // Another thread may have been first, with the same class.
         let _ = self.found.set(py, found.unbind());

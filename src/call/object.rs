@@ -6,11 +6,11 @@
 #![allow(unsafe_code)]
 
 use super::bind::{Arguments, Parameters};
-use super::function::{Function, Options, Outcome};
+use super::function::{Function, Options};
 use super::tier::L1;
 use crate::cpython::Owned;
 use crate::error::Error;
-use crate::python::error::guard;
+use crate::python::error::{attached, guard};
 use crate::python::l1::missing;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
@@ -180,25 +180,24 @@ unsafe extern "C" fn vectorcall(
         entered(object, |py, function| {
             let positional = ffi::PyVectorcall_NARGS(count).unsigned_abs();
             let arguments = Arguments::new(values, positional, names);
-            match function.look_up(py, &arguments, || name_of(py, object, function))? {
-                Outcome::Hit(value) => Ok(value.into_ptr()),
-                Outcome::Miss(canonical) => missed(function, &canonical, arguments),
-            }
+            let name = || name_of(py, object, function);
+            let value = function.look_up(py, &arguments, name, |canonical| missed(function, canonical, arguments))?;
+            Ok(value.into_ptr())
         })
     }
 }
 
 /// Hands a call on that L1 does not answer.
 #[inline(never)]
-fn missed(
+fn missed<'py>(
     function: &Function,
-    canonical: &Bound<'_, PyBytes>,
+    canonical: &Bound<'py, PyBytes>,
     arguments: Arguments<'_>,
-) -> PyResult<*mut ffi::PyObject> {
+) -> PyResult<Bound<'py, PyAny>> {
     // Attached anew, so that references which were dropped meanwhile are given back now.
-    Python::attach(|py| {
+    let result = attached(|py| {
         let Some(miss) = &function.miss else {
-            return Ok(missing(py)?.clone().into_ptr());
+            return Ok(missing(py)?.clone().into_any().unbind());
         };
         let kwargs = PyDict::new(py);
         for (name, value) in arguments.keywords() {
@@ -207,8 +206,9 @@ fn missed(
                 kwargs.set_item(Bound::from_borrowed_ptr(py, name), Bound::from_borrowed_ptr(py, value))?;
             }
         }
-        Ok(miss.bind(py).call1((canonical, arguments.to_tuple(py)?, kwargs))?.into_ptr())
-    })
+        Ok::<_, PyErr>(miss.bind(py).call1((canonical, arguments.to_tuple(py)?, kwargs))?.unbind())
+    })?;
+    Ok(result.into_bound(canonical.py()))
 }
 
 unsafe extern "C" fn canonical(
@@ -358,7 +358,7 @@ unsafe extern "C" fn new(
     kwargs: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let made = guard(|| {
-        Python::attach(|py| {
+        attached(|py| {
             // SAFETY: attached; the protocol of tp_new.
             let function = Function::new(unsafe { options(py, args, kwargs)? });
             // SAFETY: attached. The collector cannot see the object before all of it is written: nothing is allocated
@@ -467,7 +467,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    Python::attach(|_| {
+    attached(|_| {
         // SAFETY: attached, the protocol of tp_clear. What is dropped is out of the object before that runs any code.
         unsafe {
             let this = object.cast::<Object>();

@@ -39,6 +39,7 @@ impl L1 {
         &self.decode
     }
 
+    #[allow(dead_code, reason = "calls ask it")]
     #[inline]
     pub(crate) fn is_slow(&self) -> bool {
         self.slow() != 0

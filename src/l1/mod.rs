@@ -13,7 +13,8 @@
 //!
 //! **No value is dropped while a lock is held.** What dropping it runs may come back to the cache.
 //!
-//! A forked child has a copy of the cache, which it goes on with.
+//! A forked child has a copy of the cache, which it goes on with, unless another thread was in the cache at that moment
+//! (which in the Python build cannot be: only the holder of the GIL is).
 //!
 //! ```
 //! use framecache::l1::{Clock, L1, New, Options};
@@ -34,6 +35,8 @@ mod counters;
 mod record;
 mod sweep;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Clock;
 pub use counters::Stats;
@@ -51,10 +54,14 @@ use table::{Collect, Find, Gone, Same, Table, Units};
 
 /// For how many bytes one key is remembered that was evicted lately, twice.
 const BYTES_A_GHOST: u64 = 512;
-/// Bytes of a place in the table: quick_cache's links and states around a pointer, and its share of the hash table.
-const PLACE: u64 = 24 + 8;
+/// Bytes of a place in the table: quick_cache's links and states around a pointer.
+const SLOT: u64 = 32;
+/// A place and its share of the hash table, which is 5.7 to 11.4 bytes.
+const PLACE: u64 = SLOT + 8;
 /// The table's memory is taken off the room for entries in this part of all.
 const STEPS: u64 = 256;
+/// How often an entry is put into the table until it stays.
+const ATTEMPTS: usize = 3;
 /// Places that an insertion's part of the walk goes past.
 const PLACES_A_STEP: u64 = 32;
 
@@ -209,7 +216,8 @@ impl<V: Send + Sync> L1<V> {
     ///
     /// Drops, before it returns, the values that gave way.
     pub fn insert(&self, key: &[u8], value: V, new: New<'_>) -> bool {
-        let (deadline, until) = (self.kept(new.deadline), self.kept(new.until));
+        let offset = if new.deadline.or(new.until).is_some() { self.clock.offset() } else { 0 };
+        let (deadline, until) = (kept(new.deadline, offset), kept(new.until, offset));
         let New { bytes, created, guards, .. } = new;
         let parts = Parts { key, guards, value, bytes, created, deadline: deadline.min(until), until };
         let Some(record) = Record::new(parts) else {
@@ -221,19 +229,12 @@ impl<V: Send + Sync> L1<V> {
             self.counters.rejected.count();
             return false;
         }
-        let inserted = record.clone();
         let mut gone = Gone::default();
-        self.table.insert_with_lifecycle(record, (), &mut gone);
-        let mut taken = true;
-        for record in &gone.0 {
-            if record.is(&inserted) {
-                taken = false;
-                self.counters.rejected.count();
-            } else if *record != inserted {
-                self.counters.evicted.count();
-            }
+        // One that is larger than the one it replaces, or that made the table grow, may be the first to give way.
+        let taken = (0..ATTEMPTS).any(|_| self.place(&record, &mut gone));
+        if !taken {
+            self.counters.rejected.count();
         }
-        self.settle();
         self.walk(&mut gone);
         taken
     }
@@ -242,7 +243,7 @@ impl<V: Send + Sync> L1<V> {
     /// for as long as it may be served at all.
     pub fn touch(&self, key: &[u8], deadline: Option<u64>) -> bool {
         let Some(record) = self.find(key).filter(|record| self.state(record) == State::Live) else { return false };
-        record.set_deadline(self.kept(deadline).min(record.until()));
+        record.set_deadline(kept(deadline, self.clock.offset()).min(record.until()));
         true
     }
 
@@ -286,11 +287,6 @@ impl<V: Send + Sync> L1<V> {
             invalidated: self.counters.invalidated.get(),
             rejected: self.counters.rejected.get(),
         }
-    }
-
-    /// A time of the wall clock as it is kept: monotonic.
-    fn kept(&self, time: Option<u64>) -> u64 {
-        time.map_or(NEVER, |time| time.saturating_add_signed(-self.clock.offset()).min(NEVER - 1))
     }
 
     fn find(&self, key: &[u8]) -> Option<Record<V>> {
@@ -339,17 +335,37 @@ impl<V: Send + Sync> L1<V> {
         removed
     }
 
-    /// Takes what the table has grown by off the room for entries. It never shrinks.
-    fn settle(&self) {
-        let used = self.table.memory_used();
-        let step = (self.max_bytes / STEPS).max(1);
-        let steps = ((used.entries + used.map) as u64).div_ceil(step);
-        if self.steps.fetch_max(steps, Ordering::Relaxed) < steps {
-            let room = self.max_bytes.saturating_sub(steps * step);
-            let before = self.table.len();
-            self.table.set_capacity(room / UNIT as u64);
-            self.counters.evicted.add(before.saturating_sub(self.table.len()) as u64);
+    /// Puts a record into the table; whether it stayed there.
+    fn place(&self, record: &Record<V>, gone: &mut Gone<V>) -> bool {
+        let before = gone.0.len();
+        self.table.insert_with_lifecycle(record.clone(), (), gone);
+        let gone = &gone.0[before..];
+        let mut evicted = gone.iter().filter(|gone| *gone != record).count() as u64;
+        let mut stays = !gone.iter().any(|gone| gone.is(record));
+        if let Some(gave_way) = self.settle() {
+            let stayed = stays;
+            stays = self.table.contains_key(&Same(record));
+            evicted += gave_way.saturating_sub(u64::from(stayed && !stays));
         }
+        self.counters.evicted.add(evicted);
+        stays
+    }
+
+    /// Takes what the table has grown by off the room for entries; how many gave way, `None` where it did not grow. It
+    /// never shrinks.
+    fn settle(&self) -> Option<u64> {
+        let used = self.table.memory_used();
+        // At least what `stats` says of it.
+        let used = ((used.entries + used.map) as u64).max(used.entries as u64 / SLOT * PLACE);
+        let step = (self.max_bytes / STEPS).max(1);
+        let steps = used.div_ceil(step);
+        if self.steps.fetch_max(steps, Ordering::Relaxed) >= steps {
+            return None;
+        }
+        let room = self.max_bytes.saturating_sub(steps * step);
+        let before = self.table.len();
+        self.table.set_capacity(room / UNIT as u64);
+        Some(before.saturating_sub(self.table.len()) as u64)
     }
 
     /// This insertion's part of the walk that removes what is dead.
@@ -359,7 +375,7 @@ impl<V: Send + Sync> L1<V> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        let places = self.table.memory_used().entries as u64 / PLACE;
+        let places = self.table.memory_used().entries as u64 / SLOT;
         let gap = places / (self.table.len() as u64).max(1) + 1;
         walk.credit += PLACES_A_STEP;
         while walk.credit >= gap {
@@ -419,4 +435,9 @@ impl<V> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry").field("created", &self.created()).field("bytes", &self.bytes()).finish_non_exhaustive()
     }
+}
+
+/// A time of a wall clock that is `offset` ahead of the monotonic one, by the latter.
+fn kept(time: Option<u64>, offset: i64) -> u64 {
+    time.map_or(NEVER, |time| time.saturating_add_signed(-offset).min(NEVER - 1))
 }

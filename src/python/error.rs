@@ -4,6 +4,7 @@ use crate::error::Error;
 use pyo3::exceptions::{
     PyBufferError, PyException, PyMemoryError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
 };
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -81,7 +82,7 @@ fn new_class<'py>(
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
-        Python::attach(|py| {
+        attached(|py| {
             let Some(classes) = CLASSES.get(py) else {
                 return PyException::new_err(error.to_string());
             };
@@ -118,6 +119,14 @@ impl From<Error> for PyErr {
     }
 }
 
+/// Runs `work` attached. Unlike `Python::attach`, it serves the thread that finalizes the interpreter, too: cached
+/// functions are called and dropped there.
+#[allow(unsafe_code)]
+pub(crate) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+    // SAFETY: the first may be asked at any time; if it says yes, the thread has a state that needs no checking.
+    unsafe { if ffi::PyGILState_Check() == 1 { Python::attach_unchecked(work) } else { Python::attach(work) } }
+}
+
 /// Runs `work`; a panic in it becomes an `InternalError`.
 pub(crate) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     // What a panic interrupts is dropped with the call's own values; frames are immutable.
@@ -133,7 +142,7 @@ fn internal(panic: &(dyn Any + Send)) -> PyErr {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let message = format!("defect in framecache, please report it: {text}");
-    Python::attach(|py| match CLASSES.get(py) {
+    attached(|py| match CLASSES.get(py) {
         Some(classes) => PyErr::from_type(classes.internal.bind(py).clone(), message),
         None => PyException::new_err(message),
     })

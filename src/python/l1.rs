@@ -5,7 +5,7 @@ use super::frame::Frame;
 use super::input::Input;
 use super::store::Store;
 use crate::call::held::{self, Filling};
-use crate::call::tier::{L1, argument};
+use crate::call::tier::{L1, SCOPE, argument};
 use crate::epoch::{Epochs, Guard};
 use crate::l1::{Clock as Time, New, Options};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,6 +13,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::sync::Arc;
+
+/// Keys up to so many bytes are looked up without an allocation.
+const SHORT: usize = 128;
 
 /// The type of `MISSING`.
 #[pyclass(frozen, module = "framecache._framecache")]
@@ -88,8 +91,16 @@ impl L1 {
     /// The value of `key` in a scope; `MISSING` where there is none that may be served.
     #[pyo3(signature = (scope, key, views=false))]
     fn get<'py>(&self, py: Python<'py>, scope: u32, key: &str, views: bool) -> PyResult<Bound<'py, PyAny>> {
-        let key = [&scope.to_le_bytes(), key.as_bytes()].concat();
-        self.find(py, &key, views)
+        let (scope, key) = (scope.to_le_bytes(), key.as_bytes());
+        let mut short = [0; SHORT];
+        match short.get_mut(..SCOPE + key.len()) {
+            Some(whole) => {
+                whole[..SCOPE].copy_from_slice(&scope);
+                whole[SCOPE..].copy_from_slice(key);
+                self.find(py, whole, views)
+            }
+            None => self.find(py, &[&scope, key].concat(), views),
+        }
     }
 
     /// As `get`, by canonical bytes.

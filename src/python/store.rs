@@ -8,7 +8,7 @@ use super::input::Input;
 use super::json;
 use super::metadata;
 use super::msgpack;
-use super::stored::Shown;
+use super::stored::{Short, Shown};
 use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
 use crate::codec::json::JSON;
@@ -241,15 +241,31 @@ impl Store {
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
         let (values, rest) = (PyDict::new(py), PyDict::new(py));
         let texts = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
-        let found =
-            guard(|| Ok(self.inner()?.get_many_at_hand(&texts, now, |_, inline| self.inline(py, inline, views))?))?;
-        for ((key, text), found) in keys.iter().zip(&texts).zip(found) {
-            let shown = guard(|| self.at_hand(py, text, now, found, views, false))?;
-            match shown {
-                Shown::Value(value) => values.set_item(key, value)?,
-                Shown::Other(other) => rest.set_item(key, other)?,
+        let mut all = Vec::with_capacity(keys.len());
+        guard(|| {
+            self.inner()?.get_many_at_hand::<_, PyErr>(
+                &texts,
+                now,
+                |inline| self.inline(py, inline, views),
+                |found| {
+                    all.push(match found {
+                        AtHand::Inline(Short::Bytes(bytes)) => Ok(bytes),
+                        other => Err(Box::new(other)),
+                    });
+                    Ok(())
+                },
+            )?;
+            for ((key, text), found) in keys.iter().zip(&texts).zip(all) {
+                match found {
+                    Ok(bytes) => values.set_item(key, bytes)?,
+                    Err(other) => match self.at_hand(py, text, now, *other, views, false)? {
+                        Shown::Value(value) => values.set_item(key, value)?,
+                        Shown::Other(other) => rest.set_item(key, other)?,
+                    },
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok((values, rest))
     }
 

@@ -56,10 +56,9 @@ pub(super) struct Change<'i> {
 }
 
 impl<'i> Change<'i> {
-    pub(super) fn begin(index: &'i Index, options: &Options) -> Result<Self> {
-        let txn = index.env.write().map_err(|fault| index.fault("write", fault))?;
-        let totals = txn.get(&RowKey::totals()).map_err(|fault| index.fault("read", fault))?;
-        let totals = totals.and_then(Totals::parse).unwrap_or_default();
+    pub(super) fn begin(index: &'i Index, options: &Options) -> Result<Self, Stop> {
+        let txn = index.env.write()?;
+        let totals = txn.get(&RowKey::totals())?.and_then(Totals::parse).unwrap_or_default();
         let index_limit = match index.stamp.index {
             IndexMode::Pwrite => u64::MAX,
             // Copies of changed pages need room in the file too.
@@ -280,9 +279,9 @@ impl<'i> Change<'i> {
         Ok(())
     }
 
-    /// Evicts a few entries whatever they are, for an index that has no page left.
-    pub(super) fn evict_some(&mut self) -> Result<(), Stop> {
-        self.pass(64 * 1024, true)
+    /// Evicts entries of so many bytes, whatever they are, for an index that has no page left.
+    pub(super) fn evict(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.pass(bytes, true)
     }
 
     /// Removes up to `most` expired entries; returns the bytes that they took.

@@ -6,9 +6,11 @@
 //! goes on to see changes.
 
 use super::directory::Directory;
-use crate::epoch::{EPOCHS as COUNTERS, Epochs, TABLE_BYTES};
+use crate::epoch::{EPOCHS as COUNTERS, Epochs, Guard, TABLE_BYTES};
 use crate::error::Result;
 use memmap2::MmapOptions;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const EPOCHS: &str = "epochs";
 
@@ -49,4 +51,77 @@ fn number(hash: &[u8]) -> u64 {
     hash.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
+/// The stamp of a namespace as it was last read, and its guard then: while that holds, it need not be read again.
+#[derive(Debug)]
+pub(super) struct LastStamp {
+    count: AtomicU32,
+    stamp: AtomicU64,
+    /// Held by who changes both; a child that was forked meanwhile reads the stamp every time.
+    changing: Mutex<()>,
+}
+
+impl Default for LastStamp {
+    fn default() -> Self {
+        // A guard that never holds.
+        Self { count: AtomicU32::new(1), stamp: AtomicU64::new(0), changing: Mutex::default() }
+    }
+}
+
+impl LastStamp {
+    /// The stamp that every snapshot has which was begun before this is called, and after the last change.
+    #[inline]
+    pub(super) fn get(&self, epochs: &Epochs, hash: &[u8; 16]) -> Option<u64> {
+        let guard = Guard { place: of_namespace(hash) as u16, count: self.count.load(Ordering::Acquire) };
+        let stamp = self.stamp.load(Ordering::Relaxed);
+        epochs.holds(guard).then_some(stamp)
+    }
+
+    /// `stamp` was read in a snapshot that was begun after `guard` was taken.
+    pub(super) fn set(&self, epochs: &Epochs, guard: Guard, stamp: u64) {
+        if self.count.load(Ordering::Relaxed) != guard.count
+            && let Ok(_changing) = self.changing.try_lock()
+            && epochs.holds(guard)
+        {
+            // In this order: who sees the new count sees a stamp that is no older. One that is older than what stands here
+            // has a guard that does not hold.
+            self.stamp.store(stamp, Ordering::Relaxed);
+            self.count.store(guard.count, Ordering::Release);
+        }
+    }
+}
+
 const _: () = assert!(NAMES + TAGS + NAMESPACES == COUNTERS as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_known_until_its_namespace_changes() {
+        let (epochs, last, hash) = (Epochs::private(), LastStamp::default(), [7; 16]);
+        let guard = || epochs.guard(of_namespace(&hash));
+        assert_eq!(last.get(&epochs, &hash), None);
+        let before = guard();
+        last.set(&epochs, before, 1);
+        assert_eq!(last.get(&epochs, &hash), Some(1));
+        let changes = [of_namespace(&hash)];
+        let changing = epochs.change(&changes);
+        assert_eq!(last.get(&epochs, &hash), None);
+        last.set(&epochs, guard(), 2);
+        assert_eq!(last.get(&epochs, &hash), None);
+        drop(changing);
+        last.set(&epochs, before, 1);
+        assert_eq!(last.get(&epochs, &hash), None);
+        last.set(&epochs, guard(), 3);
+        assert_eq!(last.get(&epochs, &hash), Some(3));
+    }
+
+    #[test]
+    fn names_tags_and_namespaces_share_no_counter() {
+        for byte in 0..=255 {
+            let (name, tag, namespace) = (of_name(&[byte; 32]), of_tag(&[byte; 16]), of_namespace(&[byte; 16]));
+            assert!(name < NAMES && (NAMES..NAMES + TAGS).contains(&tag) && namespace >= NAMES + TAGS);
+            assert!(namespace < COUNTERS as u64);
+        }
+    }
+}

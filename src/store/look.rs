@@ -63,7 +63,9 @@ impl Store {
         let (index, asked) = (self.index()?, Asked { stale, ..self.asked(key, now)? });
         let mut gone = None;
         loop {
-            let (seen, terms) = self.look_in_index(index, &asked, |inline| inline.to_hit())?;
+            let Some((seen, terms)) = self.look_in_index(index, &asked, true, |inline| inline.to_hit())? else {
+                continue;
+            };
             let (entry, id) = match seen {
                 Seen::Inline(hit) => return Ok((Lookup::Hit(hit?), terms)),
                 Seen::Miss(Miss::Damaged) => return Ok((self.damaged(index, &asked.name, None)?, None)),
@@ -92,24 +94,29 @@ impl Store {
     ) -> Result<(AtHand<T>, Option<Terms>)> {
         let Some(index) = self.opened.current() else { return Ok((AtHand::Elsewhere, None)) };
         let asked = Asked { stale, ..self.asked(key, now)? };
-        let (seen, terms) = self.look_in_index(index, &asked, inline)?;
-        Ok((seen.at_hand(index), terms))
+        Ok(match self.look_in_index(index, &asked, false, inline)? {
+            Some((seen, terms)) => (seen.at_hand(index), terms),
+            None => (AtHand::Elsewhere, None),
+        })
     }
 
-    /// The terms are those of an entry that was seen.
+    /// The terms are those of an entry that was seen. `None` where a snapshot needs waiting, and that `may_wait` forbids.
     fn look_in_index<T>(
         &self,
         index: &Opened,
         asked: &Asked<'_>,
+        may_wait: bool,
         inline: impl FnOnce(Inline<'_>) -> T,
-    ) -> Result<(Seen<T>, Option<Terms>)> {
+    ) -> Result<Option<(Seen<T>, Option<Terms>)>> {
         let (mut tags, mut guarded) = (Vec::new(), None);
         loop {
-            let guards = self.guards(index, &asked.name, &tags);
-            let snapshot = self.snapshot(index)?;
+            let (guards, namespace) = (self.guards(index, &asked.name, &tags), self.namespace_guard(index));
+            let reading = if may_wait { Some(index.read()?) } else { index.read_at_once()? };
+            let Some(reading) = reading else { return Ok(None) };
+            let snapshot = self.snapshot_of(index, namespace, reading)?;
             let row = match self.find(&snapshot, index, asked)? {
                 Ok(row) => row,
-                Err(miss) => return Ok((Seen::Miss(miss), None)),
+                Err(miss) => return Ok(Some((Seen::Miss(miss), None))),
             };
             // The guards of tags, too, must be older than the snapshot that says that they are valid; which they are, only
             // the entry says. It is another one in every turn of this loop but two, so that somebody else gets on.
@@ -119,7 +126,7 @@ impl Store {
                 continue;
             }
             let terms = Terms::of(&row.entry, guards);
-            return Ok((Seen::of(index, asked, &row, inline), Some(terms)));
+            return Ok(Some((Seen::of(index, asked, &row, inline), Some(terms))));
         }
     }
 

@@ -50,8 +50,8 @@ impl Marks {
         unsafe { AtomicU8::from_ptr(self.memory.as_ptr().cast_mut().add(HEAD + index)) }
     }
 
-    /// Word 0 is the hand of the entries, word 1 that of the tags.
-    fn hand_word(&self, word: usize) -> &AtomicU64 {
+    /// Word 0 is the hand of the entries, word 1 that of the tags, word 2 whether the spare room is given up.
+    fn word(&self, word: usize) -> &AtomicU64 {
         debug_assert!(word < HEAD / 8);
         // SAFETY: as in `counter`; a mapping is aligned to its page.
         unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast_mut().cast::<u64>().add(word)) }
@@ -87,7 +87,7 @@ impl Marks {
     /// Where the hand stands: the first name that it has not passed in this turn.
     pub(super) fn hand(&self) -> [u8; 32] {
         let mut name = [0; 32];
-        name[..8].copy_from_slice(&self.hand_word(0).load(Ordering::Relaxed).to_be_bytes());
+        name[..8].copy_from_slice(&self.word(0).load(Ordering::Relaxed).to_be_bytes());
         name
     }
 
@@ -95,13 +95,13 @@ impl Marks {
     pub(super) fn move_hand(&self, name: &[u8; 32]) {
         let [a, b, c, d, e, f, g, h, ..] = *name;
         let next = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1);
-        self.hand_word(0).store(next, Ordering::Relaxed);
+        self.word(0).store(next, Ordering::Relaxed);
     }
 
     /// The first tag that its hand has not passed in this turn.
     pub(super) fn tag_hand(&self) -> [u8; 16] {
         let mut tag = [0; 16];
-        tag[..8].copy_from_slice(&self.hand_word(1).load(Ordering::Relaxed).to_be_bytes());
+        tag[..8].copy_from_slice(&self.word(1).load(Ordering::Relaxed).to_be_bytes());
         tag
     }
 
@@ -111,7 +111,16 @@ impl Marks {
             let [a, b, c, d, e, f, g, h, ..] = *tag;
             u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1)
         });
-        self.hand_word(1).store(next, Ordering::Relaxed);
+        self.word(1).store(next, Ordering::Relaxed);
+    }
+
+    /// Whether the [`Spare`](super::spare::Spare) is given up.
+    pub(super) fn is_spare_given_up(&self) -> bool {
+        self.word(2).load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_spare_given_up(&self, given_up: bool) {
+        self.word(2).store(given_up.into(), Ordering::Relaxed);
     }
 }
 

@@ -26,10 +26,12 @@ mod index;
 mod lmdb;
 mod look;
 mod marks;
+mod opening;
 mod options;
 mod process;
 mod read;
 mod row;
+mod spare;
 mod stamp;
 #[expect(clippy::module_inception, reason = "the store, of the module that has its parts")]
 mod store;

@@ -1,11 +1,13 @@
 //! Reading: the index first, then the blob that it names.
 
 use super::blobs::Found;
-use super::index::Opened;
+use super::epochs;
+use super::index::{Index, Opened};
 use super::lmdb::{Fault, Reading, View};
 use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of, tag_name};
 use super::store::Store;
 use crate::buffer::{FrameBuf, Origin};
+use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header};
 
@@ -83,26 +85,29 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
-        let Some(index) = self.opened.current() else { return Ok(AtHand::Elsewhere) };
-        Ok(self.see(&self.snapshot(index)?, index, &self.asked(key, now)?, inline)?.at_hand(index))
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else { return Ok(AtHand::Elsewhere) };
+        Ok(self.see(&snapshot, index, &self.asked(key, now)?, inline)?.at_hand(index))
     }
 
-    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; `inline` is given the position too.
+    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; what is found of each is given to
+    /// `found`, in the order of the keys, which is not to take long either.
     ///
     /// # Errors
-    /// Those of [`Self::get`].
-    pub fn get_many_at_hand<T>(
+    /// Those of [`Self::get`], and of `found`.
+    pub fn get_many_at_hand<T, E: From<Error>>(
         &self,
         keys: &[&str],
         now: u64,
-        mut inline: impl FnMut(usize, Inline<'_>) -> T,
-    ) -> Result<Vec<AtHand<T>>> {
-        let Some(index) = self.opened.current() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
-        let snapshot = self.snapshot(index)?;
-        let looks = keys.iter().enumerate().map(|(at, key)| {
-            Ok(self.see(&snapshot, index, &self.asked(key, now)?, |frame| inline(at, frame))?.at_hand(index))
-        });
-        looks.collect()
+        inline: impl Fn(Inline<'_>) -> T,
+        mut found: impl FnMut(AtHand<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else {
+            return keys.iter().try_for_each(|_| found(AtHand::Elsewhere));
+        };
+        for key in keys {
+            found(self.see(&snapshot, index, &self.asked(key, now)?, &inline)?.at_hand(index))?;
+        }
+        Ok(())
     }
 
     /// Looks several keys up, in one snapshot.
@@ -111,8 +116,13 @@ impl Store {
     /// Those of [`Self::get`].
     pub fn get_many(&self, keys: &[&str], now: u64) -> Result<Vec<Lookup>> {
         self.index()?;
-        let found = self.get_many_at_hand(keys, now, |_, inline| inline.to_hit())?.into_iter().zip(keys);
-        let found = found.map(|(found, key)| match found {
+        let mut all = Vec::with_capacity(keys.len());
+        let inline = |inline: Inline<'_>| inline.to_hit();
+        self.get_many_at_hand::<_, Error>(keys, now, inline, |found| {
+            all.push(found);
+            Ok(())
+        })?;
+        let found = all.into_iter().zip(keys).map(|(found, key)| match found {
             AtHand::Inline(hit) => hit.map(Lookup::Hit),
             AtHand::Found(found) => Ok(found),
             // Files are opened, and damage is dealt with, one at a time.
@@ -125,10 +135,33 @@ impl Store {
         Ok(Asked { key, name: self.name_of(key)?, now, stale: false })
     }
 
-    pub(super) fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
-        let reading = index.read()?;
-        let namespace_stamp = self.namespace_stamp(&reading).map_err(|fault| index.fault("read", fault))?;
-        Ok(Snapshot { reading, namespace_stamp })
+    /// A snapshot, if this process has the index open and it needs no waiting.
+    fn snapshot_at_hand(&self) -> Result<Option<(&Opened, Snapshot<'_>)>> {
+        let Some(index) = self.opened.current() else { return Ok(None) };
+        let guard = self.namespace_guard(index);
+        let Some(reading) = index.read_at_once()? else { return Ok(None) };
+        Ok(Some((index, self.snapshot_of(index, guard, reading)?)))
+    }
+
+    fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
+        let guard = self.namespace_guard(index);
+        self.snapshot_of(index, guard, index.read()?)
+    }
+
+    pub(super) fn namespace_guard(&self, index: &Opened) -> Guard {
+        index.epochs.guard(epochs::of_namespace(self.namespace.hash()))
+    }
+
+    /// `guard` is the namespace's, taken before the reading was begun.
+    pub(super) fn snapshot_of<'i>(
+        &self,
+        index: &'i Opened,
+        guard: Guard,
+        reading: Reading<'i>,
+    ) -> Result<Snapshot<'i>> {
+        let stamp = self.namespace_stamp(index, &reading).map_err(|fault| index.fault("read", fault))?;
+        self.last_stamp.set(&index.epochs, guard, stamp);
+        Ok(Snapshot { reading, namespace_stamp: stamp })
     }
 
     fn see<T>(
@@ -163,18 +196,19 @@ impl Store {
     /// Why an entry cannot be served, if so.
     pub(super) fn reason_against(
         &self,
+        index: &Index,
         row: &Row<'_>,
-        view: &View<'_>,
+        view: &View,
         asked: &Asked<'_>,
     ) -> Result<Option<Miss>, Fault> {
-        self.reason_in(self.namespace_stamp(view)?, row, view, asked)
+        self.reason_in(self.namespace_stamp(index, view)?, row, view, asked)
     }
 
     fn reason_in(
         &self,
         namespace_stamp: u64,
         row: &Row<'_>,
-        view: &View<'_>,
+        view: &View,
         asked: &Asked<'_>,
     ) -> Result<Option<Miss>, Fault> {
         if row.key != asked.key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
@@ -197,7 +231,10 @@ impl Store {
     }
 
     /// Zero until the namespace is first cleared.
-    pub(super) fn namespace_stamp(&self, view: &View<'_>) -> Result<u64, Fault> {
+    pub(super) fn namespace_stamp(&self, index: &Index, view: &View) -> Result<u64, Fault> {
+        if let Some(stamp) = self.last_stamp.get(&index.epochs, self.namespace.hash()) {
+            return Ok(stamp);
+        }
         Ok(view.get(&RowKey::namespace(self.namespace.hash()))?.and_then(number_of).unwrap_or(0))
     }
 
@@ -220,7 +257,7 @@ impl Store {
         let failed = |fault| index.fault("read", fault);
         let row = reading.get(&RowKey::entry(&asked.name)).map_err(failed)?.and_then(Row::parse);
         match row {
-            Some(row) => Ok(self.reason_against(&row, &reading, &asked).map_err(failed)?.is_none()),
+            Some(row) => Ok(self.reason_against(index, &row, &reading, &asked).map_err(failed)?.is_none()),
             None => Ok(false),
         }
     }

@@ -1,7 +1,7 @@
 //! Rows of the index: their keys and their bytes (`proto-docs/store.md` specifies both).
 
 use super::process::Owner;
-use xxhash_rust::xxh3::xxh3_64;
+use crate::checksum::xxh3_64;
 
 /// A moment that never comes, in milliseconds since 1970.
 pub(super) const NEVER: u64 = u64::MAX;

@@ -73,7 +73,7 @@ impl Store {
             change.make_room(A_ROW, now)?;
             let Some(bytes) = change.txn.get(&RowKey::entry(name))?.map(<[u8]>::to_vec) else { return Ok(false) };
             let Some(row) = Row::parse(&bytes) else { return Ok(false) };
-            if self.reason_against(&row, &change.txn, &asked)?.is_some() {
+            if self.reason_against(change.index, &row, &change.txn, &asked)?.is_some() {
                 return Ok(false);
             }
             let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.entry.until), ..row.entry };
@@ -112,7 +112,7 @@ impl Store {
                 let Some(bytes) = change.txn.get(&row_key)? else { continue };
                 match Row::parse(bytes) {
                     Some(row) if row.key == asked.key.as_bytes() => {
-                        count += u64::from(self.reason_against(&row, &change.txn, asked)?.is_none());
+                        count += u64::from(self.reason_against(change.index, &row, &change.txn, asked)?.is_none());
                         let entry = row.entry;
                         change.remove(name, &entry)?;
                     }
@@ -203,7 +203,7 @@ impl Store {
                 last = None;
                 return false;
             };
-            match self.served_key(name, bytes, prefix, &reading, now) {
+            match self.served_key(index, name, bytes, prefix, &reading, now) {
                 Ok(key) => keys.extend(key),
                 Err(fault) => failed = Some(fault),
             }
@@ -219,16 +219,17 @@ impl Store {
 
     fn served_key(
         &self,
+        index: &Index,
         name: &[u8; 32],
         bytes: &[u8],
         prefix: &str,
-        view: &super::lmdb::View<'_>,
+        view: &super::lmdb::View,
         now: u64,
     ) -> Result<Option<String>, super::lmdb::Fault> {
         let row = Row::parse(bytes).filter(|row| row.key.starts_with(prefix.as_bytes()));
         let Some((row, key)) = row.and_then(|row| Some((row, str::from_utf8(row.key).ok()?))) else { return Ok(None) };
         Ok(self
-            .reason_against(&row, view, &Asked { key, name: *name, now, stale: false })?
+            .reason_against(index, &row, view, &Asked { key, name: *name, now, stale: false })?
             .is_none()
             .then(|| key.to_owned()))
     }
@@ -318,7 +319,7 @@ impl Store {
         work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<T> {
         let index = self.index()?;
-        index.change(&self.options, work)?.ok_or_else(|| Error::Busy {
+        index.must_change(&self.options, work)?.ok_or_else(|| Error::Busy {
             path: index.path().to_owned(),
             operation,
             waited: self.options.writer_timeout,

@@ -258,7 +258,7 @@ impl Store {
         // Only now, since making room may have removed it.
         let old = change.entry(&one.name)?;
         let tags = self.stamps_of(change, new.tags)?;
-        one.entry.namespace_stamp = self.namespace_stamp(&change.txn)?;
+        one.entry.namespace_stamp = self.namespace_stamp(change.index, &change.txn)?;
         if let Some((blob, _)) = &mut one.blob {
             blob.publish()?;
         }
@@ -290,7 +290,7 @@ impl Store {
         }
         if new.if_absent
             && let Some(row) = change.txn.get(&RowKey::entry(&asked.name))?.and_then(Row::parse)
-            && self.reason_against(&row, &change.txn, asked)?.is_none()
+            && self.reason_against(change.index, &row, &change.txn, asked)?.is_none()
         {
             return Ok(Some(Stored::Exists));
         }

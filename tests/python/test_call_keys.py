@@ -2,182 +2,50 @@
 
 from __future__ import annotations
 
-import array
 import collections
 import dataclasses
 import datetime
 import decimal
-import enum
 import fractions
+import inspect
 import ipaddress
 import itertools
+import json
 import math
+import os
 import pathlib
 import re
 import struct
+import subprocess
 import sys
+import textwrap
 import threading
+import urllib.parse
 import uuid
 import zoneinfo
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import framecache
-from calls import call_of, encoding
-from framecache import EncodeError
+from calls import call_of, encoding, no_decoder
+from framecache import EncodeError, _keys
+from framecache._framecache import L1, MISSING, Call
+from key_values import DISTINCT, Color, Halves, Noted, Pair, Plain, Point
 from support import run
 
-
-class Color(enum.Enum):
-    red = 1
-    blue = 2
-    crimson = 1
-
-
-class Level(enum.IntEnum):
-    low = 1
-
-
-class Access(enum.Flag):
-    read = 1
-    write = 2
-
-
-@dataclasses.dataclass
-class Point:
-    x: object
-    y: object = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    x: object
-
-    @property
-    def key(self) -> bytes:
-        return encoding(self)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Slotted:
-    x: object
-
-
-class Pair(NamedTuple):
-    x: object
-    y: object
-
-
-class Other(NamedTuple):
-    x: object
-    y: object
-
-
-class Text(str):
-    pass
-
-
-class Number(int):
-    pass
-
-
-class Items(list):
-    def __iter__(self) -> Any:
-        raise AssertionError("nobody iterates")
-
-
-class Noted(dict):
-    note: str
-
-
-class Halves(list):
-    __slots__ = ("half",)
-
-
-class Row:
-    def __init__(self, table: str, id: int) -> None:
-        self.table, self.id = table, id
-
-    def cache_key(self) -> object:
-        return self.table, self.id
-
-
-class Account(Row):
-    pass
-
-
-class Money:
-    def __init__(self, cents: int) -> None:
-        self.cents = cents
-
-
-framecache.register(Money, pack=lambda money: money.cents, unpack=Money, name="test-call-keys-money")
-
-
-class Plain:
-    pass
-
-
-NAIVE = datetime.datetime(2024, 10, 27, 2, 30)
-ZURICH = zoneinfo.ZoneInfo("Europe/Zurich")
-
-#: Values that all differ, in type or in value.
-DISTINCT: list[object] = [
-    None, False, True, 0, 1, -1, 255, 256, 2**30 - 1, 2**30, -(2**30), 2**31, 2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64,
-    -(2**63) - 1, -(2**64), 2**200, -(2**200), 2**8191, 2**8192, 3 * 2**8192,
-    0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 5e-324, 0j, 1j, complex(0, -0.0), complex(-0.0, 0), 1 + 0j,
-    "", "0", "1", "1.0", "True", "None", "a", "b", "ab", "é", "e\u0301", "東京", "🦀", "\ud83e\udd80", "\ud800", "\x00", "\x00\x00",
-    "a" * 1024, "a" * 1025, "a" * 1026, "é" * 512, "é" * 513, "東" * 400, "🦀" * 300, "\ud800" * 400,
-    b"", b"0", b"1", b"a", b"\x00", b"\x00\x00", b"a" * 1024, b"a" * 1025, "é".encode(),
-    bytearray(), bytearray(b"a"), bytearray(b"a" * 1025), memoryview(b""), memoryview(b"a"), memoryview(b"a" * 1025),
-    memoryview(b"aabb"), memoryview(b"aabb").cast("H"), memoryview(b"aabb").cast("b"), memoryview(b"aabb").cast("B", (2, 2)),
-    memoryview(b"aabb").cast("B", (4, 1)), memoryview(b"aaaaaaaa").cast("Q"), memoryview(b"aaaaaaaa").cast("d"),
-    (), (None,), (1,), (1, 2), (2, 1), ((1,), 2), (1, (2,)), ((1, 2),), ("1", "2"), ("12",), ("1,2",), ("", ""), ("",),
-    [], [None], [1], [1, 2], [[1], 2], [1, [2]], [[1, 2]], [()], [[]], ([],), [(1, 2)], ([1, 2],),
-    {}, {1: 2}, {2: 1}, {1: 2, 2: 1}, {True: 2}, {1.0: 2}, {"1": 2}, {1: {2: 3}}, {1: (2, 3)}, {(1, 2): 3}, {"a": None},
-    [(1, 2)], [1, 2, 2, 1], set(), {1}, {1.0}, {True}, {"1"}, {1, 2}, {(1, 2)}, frozenset(), frozenset({1}),
-    frozenset({1, 2}), {frozenset({1})}, {frozenset({1}), 1},
-    Color.red, Color.blue, "red", Level.low, Access.read, Access.write, Access.read | Access.write, Access(0),
-    Point(1), Point(1, 1), Point(1.0), Point([1]), Fixed(1), Slotted(1), {"x": 1, "y": 0}, Fixed(Fixed(1)), Fixed(Point(1)),
-    Pair(1, 2), Other(1, 2), {"x": 1, "y": 2}, Text(""), Text("a"), Number(1), Number(2**70), Items([1]), Items(), Noted(),
-    Noted({1: 2}), collections.Counter("aab"), collections.Counter(), Row("a", 1), Row("a", 2), Account("a", 1), ("a", 1),
-    Money(1), Money(2), Plain, Row, Account, Color, int, str, type(None), type,
-    collections.OrderedDict([(1, 1), (2, 2)]), collections.OrderedDict([(2, 2), (1, 1)]), collections.defaultdict(int),
-    collections.defaultdict(list), collections.defaultdict(int, {1: 2}), collections.deque(), collections.deque([1], 3),
-    collections.deque([1]), array.array("i", [1]), array.array("h", [1]), array.array("i", [1, 0]),
-    uuid.UUID(int=0), uuid.UUID(int=1), decimal.Decimal("1"), decimal.Decimal("1.0"), decimal.Decimal("-0"),
-    decimal.Decimal("0"), decimal.Decimal("NaN"), decimal.Decimal("sNaN"), decimal.Decimal("Infinity"),
-    decimal.Decimal("1e5"), decimal.Decimal("100000"), fractions.Fraction(1), fractions.Fraction(1, 3),
-    NAIVE, NAIVE.replace(fold=1), NAIVE.replace(tzinfo=datetime.timezone.utc), NAIVE.replace(tzinfo=ZURICH),
-    NAIVE.replace(tzinfo=ZURICH, fold=1), NAIVE.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
-    NAIVE.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1), "X")), NAIVE.replace(microsecond=1),
-    NAIVE.date(), NAIVE.time(), NAIVE.time().replace(fold=1), NAIVE.time().replace(tzinfo=ZURICH),
-    datetime.timedelta(1), datetime.timedelta(0, 1), datetime.timedelta(-1, 1), datetime.timezone.utc, ZURICH,
-    pathlib.Path("a/b"), pathlib.PurePosixPath("a/b"), pathlib.PureWindowsPath("a/b"), pathlib.Path("a"), "a/b",
-    ipaddress.ip_address("10.0.0.1"), ipaddress.ip_network("10.0.0.1/32"), ipaddress.ip_interface("10.0.0.1/32"),
-    ipaddress.ip_address("::1"), range(3), range(0, 3, 2), range(1, 3), slice(3), slice(0, 3), slice(None, 3, 1),
-    re.compile("a"), re.compile(b"a"), re.compile("a", re.I), re.compile("b"),
-    np.arange(4), np.arange(4.0), np.arange(4, dtype="i4"), np.arange(4, dtype=">i8"), np.arange(4).reshape(2, 2),
-    np.arange(4).reshape(2, 2).T, np.arange(4).reshape(4, 1), np.arange(5), np.zeros(0), np.zeros((0, 2)), np.zeros((2, 0)),
-    np.zeros(()), np.zeros(1), np.array(["a"]), np.array([b"a"]), np.array(["ab"]), np.array([None]), np.array([1], dtype=object),
-    np.array([[1]], dtype=object), np.array(["2024-01-01"], "M8[D]"), np.array(["2024-01-01"], "M8[s]"),
-    np.array([1], "m8[D]"), np.array([True]), np.array([1j]), np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
-    np.array([(1, 2.0)], dtype=[("a", "i4"), ("c", "f8")]), np.float64(1), np.float32(1), np.int64(1), np.bool_(True),
-    np.datetime64("NaT"), np.datetime64("2024-01-01"), np.timedelta64(5, "s"), np.str_("a"), np.bytes_(b"a"), np.dtype("f8"),
-    np.dtype("f4"), np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")])[0],
-    pa.table({"a": [1, 2]}), pa.table({"a": [1, 3]}), pa.table({"b": [1, 2]}), pa.table({"a": [1.0, 2.0]}),
-    pa.table({"a": [1, None]}), pa.record_batch({"a": [1, 2]}), pa.array([1, 2]), pa.chunked_array([[1, 2]]),
-    pl.DataFrame({"a": [1, 2]}), pl.DataFrame({"a": [1, 3]}), pl.Series("a", [1, 2]), pl.Series("b", [1, 2]),
-    pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1, 3]}), pd.DataFrame({"a": [1, 2]}, index=[1, 2]), pd.Series([1, 2]),
-    pd.Series([1, 2], name="a"),
-]  # fmt: skip
+#: Where other interpreters find these modules.
+HERE = {"PYTHONPATH": str(pathlib.Path(__file__).parent)}
+#: What expressions of the vectors use.
+NAMES = {
+    module.__name__.partition(".")[0]: module
+    for module in (collections, datetime, decimal, fractions, ipaddress, pathlib, re, urllib.parse, uuid, zoneinfo)
+} | {"np": np, "urllib": urllib}
 
 
 def test_no_two_different_values_have_the_same_encoding() -> None:
@@ -263,15 +131,13 @@ def test_hypothesis_a_copy_built_in_another_order_has_the_same_encoding(data: st
 
 
 def test_sets_and_dicts_have_the_same_encoding_whatever_the_seed_of_hashes() -> None:
-    code = f"""
-        import sys
-        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+    code = """
         from calls import encoding
-        words = [f"word {{number}}" for number in range(40)]
-        value = (set(words), frozenset(words), {{word: {{word}} for word in set(words)}})
+        words = [f"word {number}" for number in range(40)]
+        value = (set(words), frozenset(words), {word: {word} for word in set(words)})
         print(encoding(value).hex())
     """
-    assert len({run(code, env={"PYTHONHASHSEED": seed}) for seed in ("0", "1", "2")}) == 1
+    assert len({run(code, env={**HERE, "PYTHONHASHSEED": seed}) for seed in ("0", "1", "2")}) == 1
 
 
 def test_nan_is_one_value_whatever_its_bits() -> None:
@@ -336,15 +202,13 @@ def test_tables_count_by_their_content_not_by_their_chunks() -> None:
 
 
 def test_metadata_of_a_schema_is_encoded_alike_in_each_process() -> None:
-    code = f"""
-        import sys
-        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+    code = """
         from calls import encoding
         import pyarrow as pa
-        metadata = {{f"key {{number}}": "x" for number in range(20)}}
-        print(encoding(pa.table({{"a": [1]}}).replace_schema_metadata(metadata)).hex())
+        metadata = {f"key {number}": "x" for number in range(20)}
+        print(encoding(pa.table({"a": [1]}).replace_schema_metadata(metadata)).hex())
     """
-    assert len({run(code) for _ in range(3)}) == 1
+    assert len({run(code, env=HERE) for _ in range(3)}) == 1
 
 
 def refusal(value: object) -> str:
@@ -375,7 +239,7 @@ def test_what_has_no_form_is_refused_with_its_place_and_the_ways_out() -> None:
         name = place.split()[1].partition(".")[0].partition("[")[0]
         assert place + "test_call_keys.test_what_has_no_form" in text
         assert f'or a function key= that makes the key, or ignore=("{name}",)' in text
-        assert text.endswith("found an instance of test_call_keys.Plain")
+        assert text.endswith("found an instance of key_values.Plain")
         assert "0x" not in text
 
 
@@ -533,24 +397,48 @@ def test_threads_encode_side_by_side() -> None:
 
 
 def test_names_in_the_main_module_are_those_of_its_script(tmp_path: pathlib.Path) -> None:
-    code = f"""
-        import dataclasses, sys
-        sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+    code = """
+        import dataclasses
         from calls import encoding
         @dataclasses.dataclass
         class Point:
             x: int
         print(encoding(Point(1)).hex())
     """
-    import os
-    import subprocess
-    import textwrap
-
     found = []
     for name in ("one.py", "other.py"):
         script = tmp_path / name
         script.write_text(textwrap.dedent(code))
-        output = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=60)
+        output = subprocess.run(
+            [sys.executable, script], env={**os.environ, **HERE}, capture_output=True, text=True, check=True, timeout=60
+        )
         found.append(bytes.fromhex(output.stdout))
         assert os.fsencode(script.resolve()) in found[-1]
     assert found[0] != found[1]
+
+
+VECTORS = [
+    json.loads(line)
+    for line in (pathlib.Path(__file__).parents[2] / "proto-docs/vectors/keys.jsonl").read_text("ascii").splitlines()
+]
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in VECTORS if each["kind"] == "value"], ids=lambda each: each["name"][:40]
+)
+def test_values_are_encoded_as_the_vectors_say(vector: dict[str, str]) -> None:
+    assert encoding(eval(vector["python"], NAMES)).hex() == vector["hex"]
+
+
+@pytest.mark.parametrize("vector", [each for each in VECTORS if each["kind"] == "key"], ids=lambda each: each["name"])
+def test_keys_are_made_as_the_vectors_say(vector: dict[str, str]) -> None:
+    function = eval(f"lambda {vector['signature'][1:-1]}: None")
+    parameters = [
+        (name, int(each.kind), MISSING if each.default is each.empty else each.default, False)
+        for name, each in inspect.signature(function).parameters.items()
+    ]
+    l1 = L1(1 << 20, decode=no_decoder)
+    identity = bytes.fromhex(vector["identity"])
+    call = Call(l1, 7, identity, vector["label"], parameters, None, describe=_keys.describe)
+    keys = eval(f"call.key{vector['arguments']}, call.canonical{vector['arguments']}", {"call": call})
+    assert keys == (vector["key"], b"\x07\x00\x00\x00" + bytes.fromhex(vector["hex"]))

@@ -105,6 +105,10 @@ def test_guards_fall_once_another_process_has_made_its_change(store, tmp_path, c
     assert holds(store, guards, "key", ["a", "b"])
     run(textwrap.dedent(child) + actions[change])
     assert not holds(store, guards, "key", ["a", "b"])
+    gone = {"delete": "absent", "invalidate": "invalidated", "clear": "invalidated"}
+    found = store.look("key", 0)
+    assert found == gone.get(change, found)
+    assert isinstance(found, str) == (change in gone)
     assert put(store, "key", fence=fence) == "superseded"
 
 
