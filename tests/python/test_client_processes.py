@@ -136,7 +136,8 @@ def test_a_process_that_is_stopped_is_waited_for_until_the_limit(start, call):
 
 
 @pytest.mark.parametrize(
-    "outdate", ["f.invalidate(1)", "f.cache_clear()", "cache.clear()", "cache.invalidate_tags('tag')", "f.set('set', 1)"]
+    "outdate",
+    ["f.invalidate(1)", "f.cache_clear()", "cache.clear()", "cache.invalidate_tags('tag')", "f.set('set', 1)"],
 )
 def test_a_result_that_another_process_outdated_is_not_stored(start, outdate):
     leader, other = start(), start()
