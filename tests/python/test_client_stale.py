@@ -10,7 +10,7 @@ import framecache
 from framecache import Cache
 from framecache.testing import Clock, Recorder
 from support import run
-from waiting import PATIENCE, Thread, until, waiters
+from waiting import PATIENCE, Thread, cache_of, until, waiters
 
 
 @pytest.fixture
@@ -20,10 +20,8 @@ def clock():
 
 @pytest.fixture(params=["memory", "store", "store alone"])
 def cache(request, tmp_path, clock):
-    url = None if request.param == "memory" else f"file://{tmp_path}/cache"
-    with Cache(url, clock=clock, **({"l1": None} if request.param == "store alone" else {})) as opened:
+    with cache_of(request, tmp_path, clock=clock) as opened:
         yield opened
-        until(lambda: len(opened._flights) == 0)
 
 
 class Source:
