@@ -227,7 +227,7 @@ class Base:
         with _shared.mutex:
             known = self._others.setdefault(place, made)
             if self._closed:
-                known.tiers.close()
+                known.close()
         return known
 
     def close(self) -> None:
@@ -238,7 +238,7 @@ class Base:
             self._closed = True
             self._slow_down(1)
             for computer in (self._computer, *self._others.values()):
-                computer.tiers.close()
+                computer.close()
         if self._l1 is not None:
             self._l1.clear()
 

@@ -114,11 +114,16 @@ class Computer:
         self.leases = Leases(tiers)
         # Without L1, there is one for its guards alone.
         store = tiers.store._store if isinstance(tiers.store, SealedStore) else tiers.store
-        self._holds = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
+        self._holds: Callable[[bytes], bool] = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
         #: Keys whose computation failed.
         self.cooling = Pauses(self._clock)
         #: Keys that another process was refreshing.
         self.resting = Pauses(self._clock)
+
+    def close(self) -> None:
+        """Compute for those who wait, and store nothing, from now on. What it had of the store goes."""
+        self.tiers.close()
+        self._holds = _never
 
     # Looking up
 
@@ -483,3 +488,7 @@ def _with_ttl(lifetime: Lifetime, ttl: Seconds | None) -> Lifetime:
     if own.ttl is not None:
         own.stale_for, own.stale_if_error = lifetime.stale_for, lifetime.stale_if_error
     return own
+
+
+def _never(_guards: bytes) -> bool:
+    return False

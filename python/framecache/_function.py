@@ -20,7 +20,7 @@ from framecache._identity import (
     parameters_of,
 )
 from framecache._times import Lifetime, limit_of
-from framecache._values import check_codec, tags_of, texts_of
+from framecache._values import check_codec, check_text, tags_of, texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Options:
         self.tags = [] if callable(tags) else tags_of(tags)
         self.key = key
         self.name = name
-        self.ignore = frozenset(texts_of("ignore", ignore))
+        self.ignore = frozenset(check_text("ignore", one) for one in texts_of("ignore", ignore))
         if not can_be_key(version):
             raise InvalidArgument(f"version: expected a value that keys can be made of, got {version!r:.100}")
         self.version = version

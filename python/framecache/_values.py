@@ -38,11 +38,14 @@ def check_codec(codec: str) -> str:
 
 def check_compression(compression: str | None, argument: str = "compression") -> str | None:
     """Return `compression`, if it is a way to compress entries."""
-    kind, colon, level = compression.partition(":") if isinstance(compression, str) else (compression, "", "")
-    if kind in (None, "auto", "lz4", "zstd") if not colon else kind == "zstd" and level in map(str, range(1, 23)):
+    if compression is None:
+        return None
+    if not isinstance(compression, str):
+        raise InvalidArgument(f"{argument}: expected None or a str, got {type(compression).__name__}")
+    if compression in ("auto", "lz4", "zstd", *(f"zstd:{level}" for level in range(1, 23))):
         return compression
     raise InvalidArgument(
-        f"{argument}: expected None, 'auto', 'lz4', 'zstd' or 'zstd:LEVEL' with a level from 1 to 22, got "
+        f"{argument}: expected None, 'lz4', 'zstd', 'zstd:LEVEL' with a level from 1 to 22, or 'auto', got "
         f"{compression!r:.100}"
     )
 
@@ -58,21 +61,18 @@ def texts_of(argument: str, texts: Iterable[str]) -> list[str]:
     """Return several str as a list.
 
     Raises:
-        InvalidArgument: one str, which is easily passed in place of a list of one; something that is not a str.
+        InvalidArgument: one str, which is easily passed in place of a list of one.
     """
     if isinstance(texts, str):
         raise InvalidArgument(f"{argument}: expected several of them, got the str {texts!r:.100}; put it in a list")
-    found = list(texts)
-    for one in found:
-        check_text(argument, one)
-    return found
+    return list(texts)
 
 
 def tags_of(tags: Iterable[str]) -> list[str]:
     """As `texts_of`, for tags; those that begin with NUL are functions'."""
     found = texts_of("tags", tags)
     for tag in found:
-        if tag.startswith("\0"):
+        if check_text("tags", tag).startswith("\0"):
             raise InvalidArgument(f"tags: expected none that begins with NUL, got {tag!r:.100}")
     return found
 

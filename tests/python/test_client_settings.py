@@ -28,7 +28,7 @@ WRONG = [
     ("L1", "0", "expected a size such as 256MiB, or 'off'"),
     ("L1", "-1", "expected a size such as 256MiB, or 'off'"),
     ("CODEC", "pickle", "expected 'auto', 'msgpack' or 'json'"),
-    ("COMPRESSION", "zip", "expected None, 'auto', 'lz4', 'zstd' or 'zstd:LEVEL'"),
+    ("COMPRESSION", "zip", "expected None, 'lz4', 'zstd', 'zstd:LEVEL'"),
     ("COMPRESSION", "zstd:23", "with a level from 1 to 22"),
     ("COMPRESSION", "zstd:", "with a level from 1 to 22"),
     ("COMPRESSION", "lz4:1", "with a level from 1 to 22"),

@@ -222,7 +222,7 @@ def test_a_closed_cache_says_so(cache, directory):
 
 def test_a_damaged_file_is_a_counted_miss_logged_once_a_minute(cache, directory, monkeypatch, caplog):
     seconds = 1000.0
-    monkeypatch.setattr("framecache._tiers.time.monotonic", lambda: seconds)
+    monkeypatch.setattr("framecache._shared.time.monotonic", lambda: seconds)
     cache.set("value", b"x" * 100)
     whole = frame_in(directory, "value")
     put_frame(directory, "value", whole[:-1])
