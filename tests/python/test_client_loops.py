@@ -1,7 +1,10 @@
 """One computation of a key for tasks of several loops, and threads beside them."""
 
 import asyncio
+import random
 import threading
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
@@ -154,3 +157,51 @@ def test_a_full_pool_of_the_loop_does_not_keep_a_leader_from_storing(tmp_path):
             assert await asyncio.gather(leader, *others) == ["value"] * 3
 
         asyncio.run(main())
+
+
+@anywhere
+def test_nothing_is_left_of_threads_and_tasks_that_come_and_go(cache):
+    seeds = iter(range(100))
+
+    class Boom(Exception):
+        pass
+
+    def compute(x, number):
+        if number < 0.1:
+            raise Boom
+        return [x]
+
+    async def acompute(x, number):
+        await asyncio.sleep(number / 1000)
+        return compute(x, number)
+
+    def in_threads():
+        numbers = random.Random(next(seeds))
+        for _ in range(300):
+            x, number = numbers.randrange(5), numbers.random()
+            with suppress(Boom):
+                if number < 0.1:
+                    cache.delete(str(x))
+                value = cache.get_or_set(str(x), lambda: compute(x, number), ttl=0.02)  # noqa: B023
+                assert value == [x]
+                value.append("changed")
+
+    async def in_tasks(numbers):
+        for _ in range(30):
+            x, number = numbers.randrange(5), numbers.random()
+            limit = numbers.random() / 500 if number < 0.4 else None
+            with suppress(Boom, asyncio.TimeoutError):
+                asked = cache.aget_or_set(str(x), partial(acompute, x, number), ttl=0.02)
+                value = await asyncio.wait_for(asked, limit)
+                assert value == [x]
+                value.append("changed")
+
+    async def main():
+        tasks = [asyncio.create_task(in_tasks(random.Random(next(seeds)))) for _ in range(10)]
+        await asyncio.wait(tasks[:5])
+        # The others are cancelled by the end of the loop.
+        return [task.exception() for task in tasks[:5]]
+
+    threads = [Thread(in_threads) for _ in range(3)] + [Thread(asyncio.run, main()) for _ in range(3)]
+    assert [thread.value for thread in threads] == [None] * 3 + [[None] * 5] * 3
+    until(lambda: len(cache._flights) == 0)
