@@ -3,6 +3,8 @@
 
 /// How many bytes a [`Block`] has.
 pub(super) const WIDTH: usize = 16;
+/// How far [`copy_plain`] may write beyond what it copies.
+pub(super) const OVERSHOOT: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::Block;
@@ -10,17 +12,69 @@ pub(super) use x86::Block;
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use portable::Block;
 
+/// What the processor has.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// SSE2.
+    Baseline,
+    /// And AVX2, POPCNT.
+    Avx2,
+    /// And AVX-512 F, BW, VL, VBMI and VBMI2, BMI2.
+    Avx512,
+}
+
+/// What this one has.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn level() -> Level {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    const BASELINE: u8 = Level::Baseline as u8;
+    const AVX2: u8 = Level::Avx2 as u8;
+    const AVX512: u8 = Level::Avx512 as u8;
+    /// A level; another number until the processor was asked.
+    static FOUND: AtomicU8 = AtomicU8::new(u8::MAX);
+    #[cold]
+    fn ask() -> Level {
+        use std::arch::is_x86_feature_detected as has;
+        let found = if !(has!("avx2") && has!("popcnt")) {
+            Level::Baseline
+        } else if has!("avx512f")
+            && has!("avx512bw")
+            && has!("avx512vl")
+            && has!("avx512vbmi")
+            && has!("avx512vbmi2")
+            && has!("bmi2")
+        {
+            Level::Avx512
+        } else {
+            Level::Avx2
+        };
+        FOUND.store(found as u8, Ordering::Relaxed);
+        found
+    }
+    match FOUND.load(Ordering::Relaxed) {
+        AVX512 => Level::Avx512,
+        AVX2 => Level::Avx2,
+        BASELINE => Level::Baseline,
+        _ => ask(),
+    }
+}
+
 /// Copies `len` bytes, more than two blocks, up to one with a special byte; returns how many were copied: `len`, or a
 /// number from which on to look closely.
 ///
 /// # Safety
-/// So many bytes can be read and written, and do not overlap.
+/// So many bytes can be read, and as many and [`OVERSHOOT`] more written, and they do not overlap.
 #[inline(always)]
 pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the caller's guarantee; the processor has AVX2.
-        return unsafe { avx2::copy_plain(source, target, len) };
+    match level() {
+        // SAFETY: the caller's guarantee; the processor has it.
+        Level::Avx512 => return unsafe { avx512::copy_plain(source, target, len) },
+        // SAFETY: as above.
+        Level::Avx2 => return unsafe { avx2::copy_plain(source, target, len) },
+        Level::Baseline => {}
     }
     let (mut done, last) = (0, len - WIDTH);
     // SAFETY: the caller's guarantee; the last block overlaps with the one before.
@@ -84,6 +138,43 @@ mod avx2 {
         let turned = _mm256_xor_si256(part, _mm256_set1_epi8(2));
         let low = _mm256_cmpeq_epi8(_mm256_min_epu8(turned, _mm256_set1_epi8(0x20)), turned);
         _mm256_or_si256(backslash, low)
+    }
+}
+
+/// Sixty-four bytes at once, for processors of 2019 and later.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    const WIDTH: usize = 64;
+
+    /// # Safety
+    /// As [`super::copy_plain`]; the processor has what [`super::Level::Avx512`] stands for.
+    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+        let mut done = 0usize;
+        // SAFETY: the caller's guarantee; of the last part no byte beyond the end is read.
+        unsafe {
+            while len.wrapping_sub(done) > WIDTH {
+                let part = _mm512_loadu_si512(source.add(done).cast());
+                if special(part) != 0 {
+                    return done;
+                }
+                _mm512_storeu_si512(target.add(done).cast(), part);
+                done = done.wrapping_add(WIDTH);
+            }
+            let valid = _bzhi_u64(u64::MAX, len.wrapping_sub(done) as u32);
+            let part = _mm512_maskz_loadu_epi8(valid, source.add(done).cast());
+            _mm512_storeu_si512(target.add(done).cast(), part);
+            if special(part) & valid == 0 { len } else { done }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn special(part: __m512i) -> u64 {
+        let backslash = _mm512_cmpeq_epi8_mask(part, _mm512_set1_epi8(b'\\'.cast_signed()));
+        let turned = _mm512_xor_si512(part, _mm512_set1_epi8(2));
+        backslash | _mm512_cmple_epu8_mask(turned, _mm512_set1_epi8(0x20))
     }
 }
 

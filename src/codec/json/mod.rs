@@ -4,7 +4,8 @@
 //! codec, so that values are written this way only where the caller says so.
 //!
 //! Reading: [`decode`] is one loop over the text, straight to Python objects; [`text`] and [`number`] read the leaves.
-//! Writing: [`encode`] dispatches on exact types; [`escape`] writes strings, [`digits`] integers, [`keys`] dicts whose
+//! Writing: [`encode`] dispatches on exact types; [`escape`] writes strings ([`transcode`] those with
+//! escapes and those that are not ASCII), [`digits`] integers, [`keys`] dicts whose
 //! keys need work, [`types`] everything rarer, [`dates`] and [`numpy`] what their names say. [`block`] looks at 16 bytes
 //! at once.
 
@@ -20,6 +21,7 @@ mod keys;
 mod number;
 mod numpy;
 mod text;
+mod transcode;
 mod types;
 
 pub(crate) use decode::{Decoder, Invalid};
