@@ -7,6 +7,7 @@
 
 use super::digits::{self, MAX_INT};
 use super::fault::Fault;
+use super::shortest::{self, MAX_FLOAT};
 use super::{MAX_WRITE_DEPTH, option};
 use crate::codec::path::Path;
 use crate::cpython::dict::{self, Walk};
@@ -245,22 +246,22 @@ impl<'w, 'py> Encoder<'w, 'py> {
     }
 
     #[inline(always)]
-    pub(super) fn float<F: zmij::Float + Into<f64> + Copy>(&mut self, at: Cursor, value: F) -> Done {
-        // The buffer of that crate is what it writes to: bytes that need not be initialized.
-        const { assert!(size_of::<zmij::Buffer>() == 24 && align_of::<zmij::Buffer>() == 1) };
-        if !value.into().is_finite() {
+    pub(super) fn float(&mut self, at: Cursor, value: f64) -> Done {
+        if !value.is_finite() {
             return self.word(at, *b"null", 4);
         }
-        let at = self.reserve(at, size_of::<zmij::Buffer>() + ROOM)?;
+        let at = self.reserve(at, MAX_FLOAT + ROOM)?;
         // SAFETY: reserved.
-        unsafe {
-            let text = (*at.as_ptr().cast::<zmij::Buffer>()).format_finite(value);
-            let (start, len) = (text.as_ptr(), text.len());
-            if start != at.as_ptr() {
-                at.as_ptr().copy_from(start, len);
-            }
-            Some(at.add(len))
+        unsafe { NonNull::new(shortest::write_f64(value, at.as_ptr())) }
+    }
+
+    pub(super) fn single(&mut self, at: Cursor, value: f32) -> Done {
+        if !value.is_finite() {
+            return self.word(at, *b"null", 4);
         }
+        let at = self.reserve(at, MAX_FLOAT + ROOM)?;
+        // SAFETY: reserved.
+        unsafe { NonNull::new(shortest::write_any(value, at.as_ptr())) }
     }
 
     /// Makes everything safe for Python code to run: all open containers are held from now on, and looked at anew

@@ -5,7 +5,7 @@
 //!
 //! Reading: [`decode`] is one loop over the text, straight to Python objects; [`text`] and [`number`] read the leaves.
 //! Writing: [`encode`] dispatches on exact types; [`escape`] writes strings ([`transcode`] those with
-//! escapes and those that are not ASCII), [`digits`] integers, [`keys`] dicts whose
+//! escapes and those that are not ASCII), [`digits`] integers, [`shortest`] floats, [`keys`] dicts whose
 //! keys need work, [`types`] everything rarer, [`dates`] and [`numpy`] what their names say. [`block`] looks at 16 bytes
 //! at once.
 
@@ -20,6 +20,7 @@ mod float;
 mod keys;
 mod number;
 mod numpy;
+mod shortest;
 mod text;
 mod transcode;
 mod types;
