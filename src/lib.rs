@@ -26,6 +26,8 @@ pub mod store;
 
 #[cfg(feature = "python")]
 mod cpython;
+#[cfg(all(feature = "python", target_arch = "x86_64"))]
+mod processor;
 #[cfg(feature = "python")]
 mod python;
 

@@ -1,6 +1,9 @@
 //! Sixteen bytes of text looked at together: where something stands that is not copied as it is.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use crate::processor::{Level, level};
+
 /// How many bytes a [`Block`] has.
 pub(super) const WIDTH: usize = 16;
 /// How far [`copy_plain`] may write beyond what it copies.
@@ -11,55 +14,6 @@ pub(super) use x86::Block;
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use portable::Block;
-
-/// What the processor has.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    /// SSE2.
-    Baseline,
-    /// And AVX2, POPCNT.
-    Avx2,
-    /// And AVX-512 F, BW, VL, VBMI and VBMI2, BMI2.
-    Avx512,
-}
-
-/// What this one has.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn level() -> Level {
-    use std::sync::atomic::{AtomicU8, Ordering};
-    const BASELINE: u8 = Level::Baseline as u8;
-    const AVX2: u8 = Level::Avx2 as u8;
-    const AVX512: u8 = Level::Avx512 as u8;
-    /// A level; another number until the processor was asked.
-    static FOUND: AtomicU8 = AtomicU8::new(u8::MAX);
-    #[cold]
-    fn ask() -> Level {
-        use std::arch::is_x86_feature_detected as has;
-        let found = if !(has!("avx2") && has!("popcnt")) {
-            Level::Baseline
-        } else if has!("avx512f")
-            && has!("avx512bw")
-            && has!("avx512vl")
-            && has!("avx512vbmi")
-            && has!("avx512vbmi2")
-            && has!("bmi2")
-        {
-            Level::Avx512
-        } else {
-            Level::Avx2
-        };
-        FOUND.store(found as u8, Ordering::Relaxed);
-        found
-    }
-    match FOUND.load(Ordering::Relaxed) {
-        AVX512 => Level::Avx512,
-        AVX2 => Level::Avx2,
-        BASELINE => Level::Baseline,
-        _ => ask(),
-    }
-}
 
 /// Copies `len` bytes, more than two blocks, up to one with a special byte; returns how many were copied: `len`, or a
 /// number from which on to look closely.
@@ -149,7 +103,7 @@ mod avx512 {
     const WIDTH: usize = 64;
 
     /// # Safety
-    /// As [`super::copy_plain`]; the processor has what [`super::Level::Avx512`] stands for.
+    /// As [`super::copy_plain`]; the processor has what [`Level::Avx512`](super::Level::Avx512) stands for.
     #[target_feature(enable = "avx512f,avx512bw,bmi2")]
     pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
         let mut done = 0usize;

@@ -307,7 +307,8 @@ mod tests {
     #[test]
     fn all_exponents_and_the_edges_of_the_mantissa_agree() {
         for exponent in 0..0x7ff {
-            for mantissa in [0, 1, 2, 3, 0x5_5555_5555_5555, 0x8_0000_0000_0000, 0xf_ffff_ffff_fffe, 0xf_ffff_ffff_ffff] {
+            for mantissa in [0, 1, 2, 3, 0x5_5555_5555_5555, 0x8_0000_0000_0000, 0xf_ffff_ffff_fffe, 0xf_ffff_ffff_ffff]
+            {
                 both_signs(f64::from_bits(exponent << MANTISSA_BITS | mantissa));
             }
         }

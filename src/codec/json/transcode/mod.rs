@@ -12,7 +12,7 @@ mod avx512;
 mod baseline;
 
 #[cfg(target_arch = "x86_64")]
-use super::block::{Level, level};
+use crate::processor::{Level, level};
 pub(super) use baseline::ESCAPES;
 use std::ptr::NonNull;
 
