@@ -106,21 +106,26 @@ mod avx512 {
     /// As [`super::copy_plain`]; the processor has what [`Level::Avx512`](super::Level::Avx512) stands for.
     #[target_feature(enable = "avx512f,avx512bw,bmi2")]
     pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
-        let mut done = 0usize;
-        // SAFETY: the caller's guarantee; of the last part no byte beyond the end is read.
+        // SAFETY: the caller's guarantee; the last part overlaps with the one before, or is read under a mask.
         unsafe {
-            while len.wrapping_sub(done) > WIDTH {
+            if len < WIDTH {
+                let valid = _bzhi_u64(u64::MAX, len as u32);
+                let part = _mm512_maskz_loadu_epi8(valid, source.cast());
+                _mm512_storeu_si512(target.cast(), part);
+                return if special(part) & valid == 0 { len } else { 0 };
+            }
+            let (mut done, last) = (0usize, len.wrapping_sub(WIDTH));
+            loop {
                 let part = _mm512_loadu_si512(source.add(done).cast());
                 if special(part) != 0 {
                     return done;
                 }
                 _mm512_storeu_si512(target.add(done).cast(), part);
-                done = done.wrapping_add(WIDTH);
+                if done == last {
+                    return len;
+                }
+                done = done.wrapping_add(WIDTH).min(last);
             }
-            let valid = _bzhi_u64(u64::MAX, len.wrapping_sub(done) as u32);
-            let part = _mm512_maskz_loadu_epi8(valid, source.add(done).cast());
-            _mm512_storeu_si512(target.add(done).cast(), part);
-            if special(part) & valid == 0 { len } else { done }
         }
     }
 

@@ -99,12 +99,27 @@ impl Encoder<'_, '_> {
         unsafe { self.units(NonNull::new_unchecked(out), std::slice::from_raw_parts(source.cast::<Utf8>(), len)) }
     }
 
-    /// Writes a `str` that is not ASCII, from the characters as it holds them.
+    /// Writes a `str` that is not ASCII: the UTF-8 that is attached to it, if there is one.
     ///
     /// # Safety
     /// As [`Self::text`].
     #[inline(never)]
     unsafe fn wide(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: as above.
+        unsafe {
+            match text::attached_utf8(object) {
+                Some(bytes) => self.utf8(at, bytes),
+                None => self.transcoded(at, object),
+            }
+        }
+    }
+
+    /// Writes a `str` from the characters as it holds them.
+    ///
+    /// # Safety
+    /// As [`Self::text`].
+    #[inline(never)]
+    unsafe fn transcoded(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: as above.
         unsafe {
             match Text::of(object) {

@@ -14,20 +14,27 @@ unsafe fn digit(at: *const u8) -> u8 {
     unsafe { (*at).wrapping_sub(b'0') }
 }
 
-/// The value of eight digits; `None` if they are not eight digits.
+/// How many digits the bytes of `chunk` start with, and their value.
 #[inline(always)]
-fn eight_digits(chunk: u64) -> Option<u64> {
-    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    let all = chunk & HIGH | (chunk.wrapping_add(0x0606_0606_0606_0606) & HIGH) >> 4;
-    if all != 0x3333_3333_3333_3333 {
-        return None;
+fn leading_digits(chunk: u64) -> (u32, u64) {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let numbers = chunk ^ 0x3030_3030_3030_3030;
+    // A carry changes bytes after the first that is no digit.
+    let others = (numbers.wrapping_add(0x7676_7676_7676_7676) | numbers) & HIGH;
+    let count = others.trailing_zeros() / 8;
+    if count == 0 {
+        return (0, 0);
     }
-    // Pairs of digits, then of pairs, then of fours: the first digit stands lowest, and each product adds its neighbour.
-    let ones = chunk & 0x0f0f_0f0f_0f0f_0f0f;
+    // Zeros in front. Pairs of digits, then of pairs, then of fours: the first digit stands lowest, and each product
+    // adds its neighbour.
+    let ones = numbers << ((64 - 8 * count) & 63);
     let pairs = ones.wrapping_mul((10 << 8) + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
     let fours = pairs.wrapping_mul((100 << 16) + 1) >> 16 & 0x0000_ffff_0000_ffff;
-    Some(fours.wrapping_mul((10_000 << 32) + 1) >> 32)
+    (count, fours.wrapping_mul((10_000 << 32) + 1) >> 32)
 }
+
+/// 10 to the power of each number of digits in a chunk.
+static POWERS: [u64; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 impl Decoder<'_> {
     /// The number that starts at `start`, and where it ends.
@@ -99,10 +106,12 @@ impl Decoder<'_> {
                 if digit(at) > 9 {
                     return Err(self.fail(Invalid::NoDigitAfterPoint, at));
                 }
-                while self.end.addr() - at.addr() >= 8 {
-                    let Some(eight) = eight_digits(u64::from_le(at.cast::<u64>().read_unaligned())) else { break };
-                    value = value.wrapping_mul(100_000_000).wrapping_add(eight);
-                    at = at.add(8);
+                let mut found = 8;
+                while found == 8 && self.end.addr() - at.addr() >= 8 {
+                    let digits;
+                    (found, digits) = leading_digits(u64::from_le(at.cast::<u64>().read_unaligned()));
+                    value = value.wrapping_mul(POWERS[found as usize]).wrapping_add(digits);
+                    at = at.add(found as usize);
                 }
                 let mut next = digit(at);
                 while next <= 9 {
@@ -164,20 +173,21 @@ impl Decoder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::eight_digits;
+    use super::leading_digits;
 
     #[test]
-    fn eight_digits_are_told_from_other_bytes() {
+    fn digits_are_told_from_other_bytes_in_any_place() {
         for value in [0, 1, 9, 12_345_678, 87_654_321, 99_999_999, 10_000_000] {
             let text = format!("{value:08}");
-            let chunk = u64::from_le_bytes(text.as_bytes().try_into().unwrap());
-            assert_eq!(eight_digits(chunk), Some(value));
-        }
-        for place in 0..8 {
-            for byte in (0..=255u8).filter(|byte| !byte.is_ascii_digit()) {
-                let mut text = *b"12345678";
-                text[place] = byte;
-                assert_eq!(eight_digits(u64::from_le_bytes(text)), None);
+            for count in 0..=8usize {
+                for byte in (0..=255u8).filter(|byte| !byte.is_ascii_digit()) {
+                    let mut chunk = *text.as_bytes().first_chunk::<8>().unwrap();
+                    if let Some(other) = chunk.get_mut(count) {
+                        *other = byte;
+                    }
+                    let expected = text[..count].parse().unwrap_or(0);
+                    assert_eq!(leading_digits(u64::from_le_bytes(chunk)), (count as u32, expected));
+                }
             }
         }
     }

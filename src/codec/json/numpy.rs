@@ -202,7 +202,7 @@ impl<'py> Encoder<'_, 'py> {
         if *count == 0 {
             return self.put(at, b"[]");
         }
-        if self.depth() >= MAX_WRITE_DEPTH {
+        if self.depth >= MAX_WRITE_DEPTH {
             return self.unfit("Recursion limit reached");
         }
         // SAFETY: the caller's guarantee; `ROOM`.

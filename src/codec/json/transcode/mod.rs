@@ -52,6 +52,7 @@ pub(super) trait Unit: Copy {
 macro_rules! unit {
     ($($unit:ty: $function:ident),*) => {$(
         impl Unit for $unit {
+            #[inline(never)]
             unsafe fn baseline(units: &[Self], out: *mut u8) -> *mut u8 {
                 // SAFETY: the caller's guarantee.
                 unsafe { baseline::$function(units, out) }

@@ -1,0 +1,288 @@
+//! Writing lists, tuples and dicts.
+//!
+//! As long as their items are leaves, no Python code can run, and nothing is held or looked at twice.
+#![allow(unsafe_code)]
+
+use super::encode::{Cursor, Done, Encoder, ROOM, TOO_DEEP};
+use super::{MAX_WRITE_DEPTH, option};
+use crate::cpython::dict::{self, Walk};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// What is left of a dict.
+struct Rest {
+    walk: Walk,
+    /// The next entry, if its name is written already.
+    named: Option<(*mut ffi::PyObject, *mut ffi::PyObject)>,
+    /// How many entries came before.
+    written: isize,
+}
+
+impl<'py> Encoder<'_, 'py> {
+    /// Writes a list, or an instance of a subclass.
+    ///
+    /// # Safety
+    /// Attached; `list` is alive.
+    #[inline(never)]
+    pub(super) unsafe fn list<const INDENT: bool>(&mut self, at: Cursor, list: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            let items = || (*list.cast::<ffi::PyListObject>()).ob_item.cast_const();
+            self.array::<INDENT>(at, list, items, || ffi::Py_SIZE(list))
+        }
+    }
+
+    /// Writes a tuple.
+    ///
+    /// # Safety
+    /// Attached; `tuple` is an exact tuple that is alive.
+    #[inline(never)]
+    pub(super) unsafe fn tuple<const INDENT: bool>(&mut self, at: Cursor, tuple: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee; tuples do not change.
+        unsafe {
+            let items = (&raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
+            let count = ffi::Py_SIZE(tuple);
+            self.array::<INDENT>(at, tuple, || items, || count)
+        }
+    }
+
+    /// # Safety
+    /// Attached; `object` is alive, and `items` are `size` objects whenever these are asked for.
+    #[inline(always)]
+    unsafe fn array<const INDENT: bool>(
+        &mut self,
+        at: Cursor,
+        object: *mut ffi::PyObject,
+        items: impl Fn() -> *const *mut ffi::PyObject,
+        size: impl Fn() -> isize,
+    ) -> Done {
+        let (count, start) = (size(), items());
+        if self.depth >= MAX_WRITE_DEPTH {
+            return self.unfit(TOO_DEEP);
+        }
+        // SAFETY: the caller's guarantee; `ROOM`.
+        unsafe {
+            if count == 0 {
+                return self.word(at, *b"[]", 2);
+            }
+            at.write(b'[');
+            let mut at = self.reserve(at.add(1), ROOM)?;
+            let mut index = 0;
+            // Up to the first item that is more than a leaf there is nothing to hold or to look at anew.
+            while !INDENT && index < count {
+                let Some(written) = self.leaf(at, *start.offset(index)) else { break };
+                let Some(after) = written else {
+                    self.path.index(index.unsigned_abs());
+                    return None;
+                };
+                after.write(b',');
+                at = after.add(1);
+                index += 1;
+            }
+            if index == count {
+                return self.close::<INDENT>(at, b']');
+            }
+            self.nested(object, |this| this.items::<INDENT>(at, index, items, size))
+        }
+    }
+
+    /// Writes the items from `first` on, which there are.
+    ///
+    /// # Safety
+    /// As [`Self::array`].
+    #[inline(always)]
+    unsafe fn items<const INDENT: bool>(
+        &mut self,
+        at: Cursor,
+        first: isize,
+        items: impl Fn() -> *const *mut ffi::PyObject,
+        size: impl Fn() -> isize,
+    ) -> Done {
+        let count = size();
+        let (mut epoch, mut start, mut at) = (self.epoch, items(), at);
+        // SAFETY: the caller's guarantee; they are asked for anew whenever Python code may have run; `ROOM`.
+        unsafe {
+            for index in first..count {
+                if INDENT {
+                    at = self.line(at)?;
+                }
+                let Some(after) = self.value::<INDENT>(at, *start.offset(index)) else {
+                    self.path.index(index.unsigned_abs());
+                    return None;
+                };
+                after.write(b',');
+                at = after.add(1);
+                if self.epoch != epoch {
+                    if size() != count {
+                        return self.unfit("list changed size while it was written");
+                    }
+                    (epoch, start) = (self.epoch, items());
+                }
+            }
+            self.close::<INDENT>(at, b']')
+        }
+    }
+
+    /// Ends a container whose last item a comma follows.
+    #[inline(always)]
+    pub(super) unsafe fn close<const INDENT: bool>(&mut self, at: Cursor, bracket: u8) -> Done {
+        // SAFETY: the comma is overwritten, or what `line` made room for is used.
+        unsafe {
+            let mut at = at.sub(1);
+            if INDENT {
+                self.depth -= 1;
+                let line = self.line(at);
+                self.depth += 1;
+                at = line?;
+            }
+            at.write(bracket);
+            self.reserve(at.add(1), ROOM)
+        }
+    }
+
+    /// A line break and two spaces for each open level.
+    pub(super) fn line(&mut self, at: Cursor) -> Done {
+        let spaces = 2 * self.depth as usize;
+        let at = self.reserve(at, 1 + spaces + ROOM)?;
+        // SAFETY: reserved.
+        unsafe {
+            at.write(b'\n');
+            at.add(1).write_bytes(b' ', spaces);
+            Some(at.add(1 + spaces))
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn colon<const INDENT: bool>(at: Cursor) -> Cursor {
+        // SAFETY: a key leaves `ROOM`.
+        unsafe {
+            at.cast::<[u8; 2]>().write_unaligned(*b": ");
+            at.add(1 + usize::from(INDENT))
+        }
+    }
+
+    /// Writes a dict, or an instance of a subclass.
+    ///
+    /// # Safety
+    /// Attached; `object` is alive.
+    #[inline(never)]
+    pub(super) unsafe fn dict<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        if self.depth >= MAX_WRITE_DEPTH {
+            return self.unfit(TOO_DEEP);
+        }
+        // SAFETY: the caller's guarantee; `ROOM`.
+        unsafe {
+            if dict::len(object) == 0 {
+                return self.word(at, *b"{}", 2);
+            }
+            if self.options & (option::SORT_KEYS | option::NON_STR_KEYS) != 0 {
+                return self.nested(object, |this| this.keyed::<INDENT>(at, object));
+            }
+            at.write(b'{');
+            let mut at = self.reserve(at.add(1), ROOM)?;
+            let (mut walk, mut written) = (Walk::of(object), 0);
+            // Up to the first value that is more than a leaf there is nothing to hold or to look at anew.
+            while !INDENT && let Some((key, value)) = walk.next() {
+                at = self.name::<INDENT>(at, key)?;
+                let Some(done) = self.leaf(at, value) else {
+                    let rest = Rest { walk, named: Some((key, value)), written };
+                    return self.nested(object, |this| this.the_rest::<INDENT>(at, object, rest));
+                };
+                let Some(after) = done else {
+                    self.at_name(&Bound::from_borrowed_ptr(self.py, key));
+                    return None;
+                };
+                after.write(b',');
+                at = after.add(1);
+                written += 1;
+            }
+            if INDENT {
+                let rest = Rest { walk, named: None, written };
+                return self.nested(object, |this| this.the_rest::<INDENT>(at, object, rest));
+            }
+            self.close::<INDENT>(at, b'}')
+        }
+    }
+
+    /// Writes a key and a colon.
+    ///
+    /// # Safety
+    /// Attached; `key` is alive. No Python code runs here.
+    #[inline(always)]
+    unsafe fn name<const INDENT: bool>(&mut self, at: Cursor, key: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
+                return self.unfit("Dict key must be str");
+            }
+            Some(Self::colon::<INDENT>(self.text(at, key)?))
+        }
+    }
+
+    /// Writes the entries that are left.
+    ///
+    /// # Safety
+    /// Attached; `object` is held, and has not changed since the walk looked at it.
+    #[inline(always)]
+    unsafe fn the_rest<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject, rest: Rest) -> Done {
+        // SAFETY: the caller's guarantee. Writing a key runs no Python code, so that the value is still there
+        // afterwards; when Python code may have run, the walk is refreshed.
+        unsafe {
+            let Rest { mut walk, mut named, mut written } = rest;
+            let (count, mut epoch, mut at) = (dict::len(object), self.epoch, at);
+            loop {
+                let (key, value) = match named.take() {
+                    Some(entry) => entry,
+                    None => {
+                        let Some((key, value)) = walk.next() else { break };
+                        if INDENT {
+                            at = self.line(at)?;
+                        }
+                        at = self.name::<INDENT>(at, key)?;
+                        (key, value)
+                    }
+                };
+                let Some(after) = self.value::<INDENT>(at, value) else {
+                    self.at_key(object, walk.position(), key);
+                    return None;
+                };
+                after.write(b',');
+                at = after.add(1);
+                written += 1;
+                if self.epoch != epoch {
+                    if dict::len(object) != count {
+                        break;
+                    }
+                    epoch = self.epoch;
+                    walk.refresh();
+                }
+            }
+            if written != count || dict::len(object) != count {
+                return self.unfit("dict changed size while it was written");
+            }
+            self.close::<INDENT>(at, b'}')
+        }
+    }
+
+    /// Notes that the fault is at `key`, which is used only if it is found in the dict again.
+    #[cold]
+    unsafe fn at_key(&mut self, dict: *mut ffi::PyObject, position: isize, key: *mut ffi::PyObject) {
+        // SAFETY: the dict is held.
+        unsafe {
+            let mut walk = Walk::of(dict);
+            while let Some((found, _)) = walk.next() {
+                if found == key {
+                    return self.path.key(&Bound::from_borrowed_ptr(self.py, key));
+                }
+                if walk.position() >= position {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Notes that the fault is at `key`.
+    pub(super) fn at_name(&mut self, key: &Bound<'py, PyAny>) {
+        self.path.key(key);
+    }
+}
