@@ -33,8 +33,64 @@ fn leading_digits(chunk: u64) -> (u32, u64) {
     (count, fours.wrapping_mul((10_000 << 32) + 1) >> 32)
 }
 
-/// 10 to the power of each number of digits in a chunk.
-static POWERS: [u64; 9] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+/// 10 to the power of each number of digits that are read together.
+static POWERS: [u64; 17] = {
+    let mut powers = [1; 17];
+    let mut index = 1;
+    while index < 17 {
+        powers[index] = 10 * powers[index - 1];
+        index += 1;
+    }
+    powers
+};
+
+/// SSE2, which every x86-64 has.
+#[cfg(target_arch = "x86_64")]
+mod sixteen {
+    use std::arch::x86_64::*;
+
+    pub(super) const WIDTH: usize = 16;
+
+    /// For each count as many of the last bytes.
+    static LAST: [[u8; WIDTH]; WIDTH + 1] = {
+        let mut masks = [[0; WIDTH]; WIDTH + 1];
+        let mut count = 0;
+        while count <= WIDTH {
+            let mut byte = WIDTH - count;
+            while byte < WIDTH {
+                masks[count][byte] = 0xff;
+                byte += 1;
+            }
+            count += 1;
+        }
+        masks
+    };
+
+    /// How many digits the sixteen bytes from `at` on start with, and their value.
+    ///
+    /// # Safety
+    /// Sixteen bytes can be read before `at`, and as many from it on.
+    #[inline(always)]
+    pub(super) unsafe fn leading_digits(at: *const u8) -> (usize, u64) {
+        // SAFETY: the caller's guarantee; `count` is sixteen at most.
+        unsafe {
+            let zeros = _mm_set1_epi8(b'0'.cast_signed());
+            let numbers = _mm_sub_epi8(_mm_loadu_si128(at.cast()), zeros);
+            let digits = _mm_cmpeq_epi8(_mm_min_epu8(numbers, _mm_set1_epi8(9)), numbers);
+            let count = (!_mm_movemask_epi8(digits)).trailing_zeros() as usize;
+            // Read again, so that they come last; what stands before them counts as zeros.
+            let numbers = _mm_sub_epi8(_mm_loadu_si128(at.add(count).sub(WIDTH).cast()), zeros);
+            let numbers = _mm_and_si128(numbers, _mm_loadu_si128(LAST.get_unchecked(count).as_ptr().cast()));
+            // Pairs of digits, then of pairs, of fours and of eights.
+            let tens = _mm_mullo_epi16(_mm_and_si128(numbers, _mm_set1_epi16(0xff)), _mm_set1_epi16(10));
+            let twos = _mm_add_epi16(tens, _mm_srli_epi16::<8>(numbers));
+            let fours = _mm_madd_epi16(twos, _mm_set1_epi32(1 << 16 | 100));
+            let eights = _mm_madd_epi16(_mm_packs_epi32(fours, fours), _mm_set1_epi32(1 << 16 | 10_000));
+            let both = _mm_cvtsi128_si64(eights).cast_unsigned();
+            (count, (both & 0xffff_ffff).wrapping_mul(100_000_000).wrapping_add(both >> 32))
+        }
+    }
+}
 
 impl Decoder<'_> {
     /// The number that starts at `start`, and where it ends.
@@ -107,6 +163,13 @@ impl Decoder<'_> {
                     return Err(self.fail(Invalid::NoDigitAfterPoint, at));
                 }
                 let mut found = 8;
+                #[cfg(target_arch = "x86_64")]
+                if at.addr() - self.start.addr() >= sixteen::WIDTH && self.end.addr() - at.addr() >= sixteen::WIDTH {
+                    let (count, digits) = sixteen::leading_digits(at);
+                    value = value.wrapping_mul(POWERS[count]).wrapping_add(digits);
+                    at = at.add(count);
+                    found = if count == sixteen::WIDTH { 8 } else { 0 };
+                }
                 while found == 8 && self.end.addr() - at.addr() >= 8 {
                     let digits;
                     (found, digits) = leading_digits(u64::from_le(at.cast::<u64>().read_unaligned()));
@@ -187,6 +250,27 @@ mod tests {
                     }
                     let expected = text[..count].parse().unwrap_or(0);
                     assert_eq!(leading_digits(u64::from_le_bytes(chunk)), (count as u32, expected));
+                }
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn sixteen_digits_are_told_from_other_bytes_in_any_place() {
+        for text in ["0000000000000000", "9999999999999999", "1234567890123456", "9080706050403020", "0000000000000001"]
+        {
+            for count in 0..=16usize {
+                for byte in (0..=255u8).filter(|byte| !byte.is_ascii_digit()) {
+                    let mut bytes = [b'7'; 32];
+                    bytes[16..].copy_from_slice(text.as_bytes());
+                    if let Some(other) = bytes.get_mut(16 + count) {
+                        *other = byte;
+                    }
+                    let expected = text[..count].parse().unwrap_or(0);
+                    // SAFETY: sixteen bytes before and after.
+                    let found = unsafe { super::sixteen::leading_digits(bytes.as_ptr().add(16)) };
+                    assert_eq!(found, (count, expected));
                 }
             }
         }
