@@ -1,6 +1,6 @@
 //! Writing lists, tuples and dicts.
 //!
-//! As long as their items are leaves, no Python code can run, and nothing is held or looked at twice.
+//! As long as the items of a list are leaves, no Python code can run, and nothing is held or looked at twice.
 #![allow(unsafe_code)]
 
 use super::encode::{Cursor, Done, Encoder, ROOM, TOO_DEEP};
@@ -8,15 +8,6 @@ use super::{MAX_WRITE_DEPTH, option};
 use crate::cpython::dict::{self, Walk};
 use pyo3::ffi;
 use pyo3::prelude::*;
-
-/// What is left of a dict.
-struct Rest {
-    walk: Walk,
-    /// The next entry, if its name is written already.
-    named: Option<(*mut ffi::PyObject, *mut ffi::PyObject)>,
-    /// How many entries came before.
-    written: isize,
-}
 
 impl<'py> Encoder<'_, 'py> {
     /// Writes a list, or an instance of a subclass.
@@ -167,81 +158,34 @@ impl<'py> Encoder<'_, 'py> {
     /// Attached; `object` is alive.
     #[inline(never)]
     pub(super) unsafe fn dict<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
-        if self.depth >= MAX_WRITE_DEPTH {
-            return self.unfit(TOO_DEEP);
-        }
-        // SAFETY: the caller's guarantee; `ROOM`.
-        unsafe {
-            if dict::len(object) == 0 {
-                return self.word(at, *b"{}", 2);
-            }
-            if self.options & (option::SORT_KEYS | option::NON_STR_KEYS) != 0 {
-                return self.nested(object, |this| this.keyed::<INDENT>(at, object));
-            }
-            at.write(b'{');
-            let mut at = self.reserve(at.add(1), ROOM)?;
-            let (mut walk, mut written) = (Walk::of(object), 0);
-            // Up to the first value that is more than a leaf there is nothing to hold or to look at anew.
-            while !INDENT && let Some((key, value)) = walk.next() {
-                at = self.name::<INDENT>(at, key)?;
-                let Some(done) = self.leaf(at, value) else {
-                    let rest = Rest { walk, named: Some((key, value)), written };
-                    return self.nested(object, |this| this.the_rest::<INDENT>(at, object, rest));
-                };
-                let Some(after) = done else {
-                    self.at_name(&Bound::from_borrowed_ptr(self.py, key));
-                    return None;
-                };
-                after.write(b',');
-                at = after.add(1);
-                written += 1;
-            }
-            if INDENT {
-                let rest = Rest { walk, named: None, written };
-                return self.nested(object, |this| this.the_rest::<INDENT>(at, object, rest));
-            }
-            self.close::<INDENT>(at, b'}')
-        }
-    }
-
-    /// Writes a key and a colon.
-    ///
-    /// # Safety
-    /// Attached; `key` is alive. No Python code runs here.
-    #[inline(always)]
-    unsafe fn name<const INDENT: bool>(&mut self, at: Cursor, key: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee.
-        unsafe {
-            if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
-                return self.unfit("Dict key must be str");
-            }
-            Some(Self::colon::<INDENT>(self.text(at, key)?))
-        }
+        unsafe { self.nested(object, |this| this.entries_of::<INDENT>(at, object)) }
     }
 
-    /// Writes the entries that are left.
-    ///
-    /// # Safety
-    /// Attached; `object` is held, and has not changed since the walk looked at it.
     #[inline(always)]
-    unsafe fn the_rest<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject, rest: Rest) -> Done {
+    unsafe fn entries_of<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee. Writing a key runs no Python code, so that the value is still there
         // afterwards; when Python code may have run, the walk is refreshed.
         unsafe {
-            let Rest { mut walk, mut named, mut written } = rest;
-            let (count, mut epoch, mut at) = (dict::len(object), self.epoch, at);
-            loop {
-                let (key, value) = match named.take() {
-                    Some(entry) => entry,
-                    None => {
-                        let Some((key, value)) = walk.next() else { break };
-                        if INDENT {
-                            at = self.line(at)?;
-                        }
-                        at = self.name::<INDENT>(at, key)?;
-                        (key, value)
-                    }
-                };
+            let count = dict::len(object);
+            if count == 0 {
+                return self.word(at, *b"{}", 2);
+            }
+            if self.options & (option::SORT_KEYS | option::NON_STR_KEYS) != 0 {
+                return self.keyed::<INDENT>(at, object);
+            }
+            at.write(b'{');
+            let mut at = self.reserve(at.add(1), ROOM)?;
+            let mut walk = Walk::of(object);
+            let (mut epoch, mut written) = (self.epoch, 0);
+            while let Some((key, value)) = walk.next() {
+                if INDENT {
+                    at = self.line(at)?;
+                }
+                if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
+                    return self.unfit("Dict key must be str");
+                }
+                at = Self::colon::<INDENT>(self.text(at, key)?);
                 let Some(after) = self.value::<INDENT>(at, value) else {
                     self.at_key(object, walk.position(), key);
                     return None;
