@@ -9,6 +9,9 @@ use crate::cpython::dict::{self, Walk};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+/// The message for dicts whose entries are not those that were there before Python code ran.
+const CHANGED: &str = "dict changed size while it was written";
+
 impl<'py> Encoder<'_, 'py> {
     /// Writes a list, or an instance of a subclass.
     ///
@@ -186,23 +189,33 @@ impl<'py> Encoder<'_, 'py> {
                     return self.unfit("Dict key must be str");
                 }
                 at = Self::colon::<INDENT>(self.text(at, key)?);
-                let Some(after) = self.value::<INDENT>(at, value) else {
-                    self.at_key(object, walk.position(), key);
-                    return None;
+                let after = match self.leaf(at, value) {
+                    Some(Some(after)) => after,
+                    Some(None) => {
+                        self.at_name(&Bound::from_borrowed_ptr(self.py, key));
+                        return None;
+                    }
+                    None => {
+                        let Some(after) = self.container::<INDENT>(at, value) else {
+                            self.at_key(object, walk.position(), key);
+                            return None;
+                        };
+                        if self.epoch != epoch {
+                            if dict::len(object) != count {
+                                return self.unfit(CHANGED);
+                            }
+                            epoch = self.epoch;
+                            walk.refresh();
+                        }
+                        after
+                    }
                 };
                 after.write(b',');
                 at = after.add(1);
                 written += 1;
-                if self.epoch != epoch {
-                    if dict::len(object) != count {
-                        break;
-                    }
-                    epoch = self.epoch;
-                    walk.refresh();
-                }
             }
-            if written != count || dict::len(object) != count {
-                return self.unfit("dict changed size while it was written");
+            if written != count {
+                return self.unfit(CHANGED);
             }
             self.close::<INDENT>(at, b'}')
         }

@@ -176,9 +176,21 @@ impl<'w, 'py> Encoder<'w, 'py> {
     pub(super) unsafe fn value<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee; each arm has compared the exact type.
         unsafe {
-            if let Some(done) = self.leaf(at, object) {
-                return done;
+            match self.leaf(at, object) {
+                Some(done) => done,
+                None => self.container::<INDENT>(at, object),
             }
+        }
+    }
+
+    /// Writes an object that is no leaf.
+    ///
+    /// # Safety
+    /// As [`Self::value`].
+    #[inline(always)]
+    pub(super) unsafe fn container<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee; each arm has compared the exact type.
+        unsafe {
             let class = ffi::Py_TYPE(object);
             if class == &raw mut ffi::PyDict_Type {
                 self.dict::<INDENT>(at, object)
