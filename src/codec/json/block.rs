@@ -30,19 +30,31 @@ pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) 
         Level::Avx2 => return unsafe { avx2::copy_plain(source, target, len) },
         Level::Baseline => {}
     }
-    let (mut done, last) = (0, len - WIDTH);
-    // SAFETY: the caller's guarantee; the last block overlaps with the one before.
-    unsafe {
-        loop {
-            let block = Block::load(source.add(done));
-            if block.special() != 0 {
-                return done;
+    // SAFETY: as above.
+    unsafe { baseline::copy_plain(source, target, len) }
+}
+
+/// Block by block.
+mod baseline {
+    use super::{Block, WIDTH};
+
+    /// # Safety
+    /// As [`super::copy_plain`].
+    pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+        let (mut done, last) = (0, len - WIDTH);
+        // SAFETY: the caller's guarantee; the last block overlaps with the one before.
+        unsafe {
+            loop {
+                let block = Block::load(source.add(done));
+                if block.special() != 0 {
+                    return done;
+                }
+                block.store(target.add(done));
+                if done == last {
+                    return len;
+                }
+                done = done.wrapping_add(WIDTH).min(last);
             }
-            block.store(target.add(done));
-            if done == last {
-                return len;
-            }
-            done = done.wrapping_add(WIDTH).min(last);
         }
     }
 }
@@ -340,7 +352,38 @@ mod portable {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::{portable, x86};
+    use super::{OVERSHOOT, WIDTH, avx2, avx512, baseline, portable, x86};
+    use crate::processor::{Level, level};
+
+    #[test]
+    fn plain_bytes_are_copied_up_to_the_first_special_one_by_all() {
+        let mut variants: Vec<unsafe fn(*const u8, *mut u8, usize) -> usize> = vec![baseline::copy_plain];
+        if level() >= Level::Avx2 {
+            variants.push(avx2::copy_plain);
+        }
+        if level() >= Level::Avx512 {
+            variants.push(avx512::copy_plain);
+        }
+        for copy in variants {
+            for len in 2 * WIDTH + 1..200 {
+                let plain: Box<[u8]> =
+                    (0..len).map(|index| [b' ', b'!', b'#', b'~', 0x7f, 0x80, 0xff][index % 7]).collect();
+                let check = |source: &[u8], special: Option<usize>| {
+                    let mut target = vec![0; len + OVERSHOOT];
+                    // SAFETY: as many bytes, and as much room as is asked for.
+                    let done = unsafe { copy(source.as_ptr(), target.as_mut_ptr(), len) };
+                    assert!(special.map_or(done == len, |special| done <= special), "{len} {special:?} {done}");
+                    assert_eq!(target[..done], source[..done]);
+                };
+                check(&plain, None);
+                for place in 0..len {
+                    let mut source = plain.clone();
+                    source[place] = [b'"', b'\\', 0x1f, 0][(len + place) % 4];
+                    check(&source, Some(place));
+                }
+            }
+        }
+    }
 
     #[test]
     fn both_blocks_say_the_same_of_every_byte_in_every_place() {
