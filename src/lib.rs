@@ -30,6 +30,8 @@ pub mod store;
 mod call;
 #[cfg(feature = "python")]
 mod cpython;
+#[cfg(all(feature = "python", target_arch = "x86_64"))]
+mod processor;
 #[cfg(feature = "python")]
 mod python;
 
