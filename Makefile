@@ -44,6 +44,8 @@ lint: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
+	$(BIN)/ty check --quiet
+	if command -v node >/dev/null; then $(BIN)/pyright; else echo "pyright is not run: it needs node"; fi
 	$(BIN)/stubtest --allowlist tests/typing/stubtest-allowlist --ignore-unused-allowlist framecache._framecache
 
 test-rust: $(VENV)/made
