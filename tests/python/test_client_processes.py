@@ -256,7 +256,7 @@ def test_a_function_that_forks_computes_on_in_both(tmp_path):
                 assert f(2) == 0 or os._exit(0)
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
-            assert f(1) == pid
+            assert f(1) in ((pid,) if url is None else (pid, 0))  # a store has what one of them computed
             assert len(cache._flights) == 0
         print("done")
     """
