@@ -23,6 +23,7 @@ pub mod key;
 pub mod memory;
 mod random;
 pub mod store;
+pub mod stream;
 
 #[cfg(feature = "python")]
 mod cpython;

@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use framecache::Error;
-use framecache::memory::{
-    ON_CALLER_BELOW, ScratchBuffers, StreamingProcessor, SubmitError, WINDOW, Work, WorkerPool,
-};
+use framecache::memory::{ON_CALLER_BELOW, ScratchBuffers, StreamingProcessor, SubmitError, WINDOW, Work, WorkerPool};
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -36,8 +34,13 @@ fn threads() -> usize {
 /// Whether there are so many threads of pools, once those that end have left the system's list and those that begin have
 /// their names.
 fn has_threads(expected: usize) -> bool {
+    comes_true(|| threads() == expected)
+}
+
+/// Waits for what other threads bring about; whether it came.
+fn comes_true(condition: impl Fn() -> bool) -> bool {
     let begun = Instant::now();
-    while threads() != expected {
+    while !condition() {
         if begun.elapsed() > Duration::from_secs(20) {
             return false;
         }
@@ -48,10 +51,13 @@ fn has_threads(expected: usize) -> bool {
 
 /// Doubles numbers; 13 panics.
 fn doubling() -> impl Work<u64, u64> {
-    (|_: &u64| LARGE, |number: u64, _: &mut ScratchBuffers| {
-        assert_ne!(number, 13, "thirteen");
-        number * 2
-    })
+    (
+        |_: &u64| LARGE,
+        |number: u64, _: &mut ScratchBuffers| {
+            assert_ne!(number, 13, "thirteen");
+            number * 2
+        },
+    )
 }
 
 fn received(pool: &mut WorkerPool<u64, u64>) -> Vec<Result<u64, String>> {
@@ -164,13 +170,16 @@ fn gated() -> (impl Work<u64, u64>, Receiver<u64>, Sender<()>) {
     let (began, begun) = channel();
     let (go, gate) = channel::<()>();
     let gate = Mutex::new(gate);
-    let work = (|_: &u64| LARGE, move |number: u64, _: &mut ScratchBuffers| {
-        began.send(number).expect("somebody listens");
-        if number == 0 {
-            gate.lock().expect("no panic").recv().expect("somebody lets it go");
-        }
-        number
-    });
+    let work = (
+        |_: &u64| LARGE,
+        move |number: u64, _: &mut ScratchBuffers| {
+            began.send(number).expect("somebody listens");
+            if number == 0 {
+                gate.lock().expect("no panic").recv().expect("somebody lets it go");
+            }
+            number
+        },
+    );
     (work, begun, go)
 }
 
@@ -184,9 +193,8 @@ fn a_slow_first_item_holds_back_no_more_than_the_budget() {
         pool.submit(number).expect("room");
     }
     // The other worker did all others; their results wait for the first one.
-    while pool.stats().sequence_ring_stats.reorder_buffer_size < 4 {
-        begun.recv().expect("an item");
-    }
+    assert!(comes_true(|| pool.stats().sequence_ring_stats.reorder_buffer_size == 4));
+    assert_eq!(begun.try_iter().count(), 5);
     assert!(matches!(pool.submit(5), Err(SubmitError::Full(5))));
     assert!(pool.try_recv_ordered().is_pending());
     assert_eq!((all.stats().current_memory_bytes, all.stats().peak_memory_bytes), (5 * LARGE, 5 * LARGE));
@@ -247,12 +255,15 @@ fn nothing_exceeds_the_limit() {
 #[test]
 fn a_large_item_does_not_leave_its_scratch_behind() {
     let _alone = alone();
-    let work = (|_: &usize| LARGE, |grow: usize, scratch: &mut ScratchBuffers| {
-        let before = (scratch.capacity(), scratch.byte_buffer.len() + scratch.string_buffer.len());
-        scratch.byte_buffer.resize(grow, 1);
-        scratch.string_buffer.push('x');
-        before
-    });
+    let work = (
+        |_: &usize| LARGE,
+        |grow: usize, scratch: &mut ScratchBuffers| {
+            let before = (scratch.capacity(), scratch.byte_buffer.len() + scratch.string_buffer.len());
+            scratch.byte_buffer.resize(grow, 1);
+            scratch.string_buffer.push('x');
+            before
+        },
+    );
     let mut pool = WorkerPool::new(1, budget(100 * LARGE), work);
     for grow in [64 << 20, 1000, 13] {
         pool.submit(grow).expect("room");

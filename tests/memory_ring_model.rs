@@ -41,10 +41,7 @@ fn one_that_is_abandoned_holds_nobody_up() {
     loom::model(|| {
         let ring = ring(2);
         let [first, second] = [SequenceRing::reserve(&ring).unwrap(), SequenceRing::reserve(&ring).unwrap()];
-        let workers = [
-            loom::thread::spawn(move || drop(first)),
-            loom::thread::spawn(move || second.fill(1)),
-        ];
+        let workers = [loom::thread::spawn(move || drop(first)), loom::thread::spawn(move || second.fill(1))];
         assert_eq!([ring.recv_ordered(), ring.recv_ordered()], [Some(Err(Abandoned)), Some(Ok(1))]);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     });

@@ -124,7 +124,12 @@ pub struct WorkerPoolStats {
 impl<I: Send + 'static, O: Send + 'static> WorkerPool<I, O> {
     /// A pool of at most `workers` threads, none of which is started yet.
     pub fn new(workers: usize, budget: Arc<StreamingProcessor>, work: impl Work<I, O>) -> Self {
-        Self { work: Arc::new(work), budget, workers, own: PerProcess::new() }
+        Self::shared(workers, budget, Arc::new(work))
+    }
+
+    /// As [`Self::new`], with work that the caller holds too.
+    pub fn shared(workers: usize, budget: Arc<StreamingProcessor>, work: Arc<impl Work<I, O>>) -> Self {
+        Self { work, budget, workers, own: PerProcess::new() }
     }
 
     /// Accepts an item, if there is room for it and its result. Never waits for a receiver.
