@@ -33,7 +33,7 @@ fn payload(len: usize) -> Vec<u8> {
     let mut state = 7_u64;
     let mut byte = |at: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        if at / 10_000 % 2 == 0 { (at / 100) as u8 } else { (state >> 56) as u8 }
+        if (at / 10_000).is_multiple_of(2) { (at / 100) as u8 } else { (state >> 56) as u8 }
     };
     (0..len).map(&mut byte).collect()
 }

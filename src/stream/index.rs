@@ -16,7 +16,7 @@ const FIXED: usize = 28;
 const COMPRESSED: u32 = 1 << 31;
 
 /// What is wrong with an index: what was expected, and what was found.
-pub(super) type Fault = (&'static str, String);
+pub type Fault = (&'static str, String);
 
 /// A chunk as it stands in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Index {
     }
 
     /// Its bytes.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let header = self.header.to_json();
         let mut out = Vec::with_capacity(FIXED + header.len() + self.entries.len() * 12);
         let algorithm = match self.algorithm {
@@ -110,8 +110,11 @@ impl Index {
         out
     }
 
-    /// Reads the index of a stream. Allocates no more than a few times its length.
-    pub(super) fn parse(bytes: &[u8], sealed: bool) -> Result<Self, Fault> {
+    /// Reads the index of a stream, without tag or checksum. Allocates no more than a few times its length.
+    ///
+    /// # Errors
+    /// What was expected, and what was found.
+    pub fn parse(bytes: &[u8], sealed: bool) -> Result<Self, Fault> {
         let Some((fixed, rest)) = bytes.split_first_chunk::<FIXED>() else {
             return Err(("an index of 28 bytes or more", format!("{} bytes", bytes.len())));
         };

@@ -37,7 +37,7 @@ mod index;
 mod reader;
 mod writer;
 
-pub use index::{Index, MAX_INDEX};
+pub use index::{Fault, Index, MAX_INDEX};
 pub use reader::StreamReader;
 pub use writer::{StreamWriter, Summary};
 
