@@ -63,6 +63,7 @@ test-python: $(VENV)/test-packages $(VENV)/extension
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
 	cargo bench --quiet --bench weak_map
+	cargo bench --quiet --bench l1
 	cargo bench --quiet --bench crypto
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo bench --quiet --features python --bench alloc
@@ -71,7 +72,10 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.compression
 	$(BIN)/python -m benchmarks.arrow
 	$(BIN)/python -m benchmarks.msgpack
+	$(BIN)/python -m benchmarks.hit_ratio
 	$(BIN)/python -m benchmarks.store large
+	$(BIN)/python -m benchmarks.hits
+	$(BIN)/python -m benchmarks.hit_ratio
 	$(BIN)/python -m benchmarks.json
 	$(BIN)/python -m benchmarks.json --fresh
 	$(BIN)/python -m benchmarks.crypto

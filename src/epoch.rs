@@ -17,13 +17,15 @@
 //! ```
 #![allow(unsafe_code)]
 
-use memmap2::MmapMut;
+use memmap2::MmapRaw;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// How many counters a table has.
 pub const EPOCHS: usize = 1 << 16;
-/// The bytes of a table: 256 KiB.
-pub const TABLE_BYTES: usize = EPOCHS * size_of::<AtomicU32>();
+/// Words of a table: the counters, then one that is not 0 while a change is being made, then 15 that are 0.
+const WORDS: usize = EPOCHS + 16;
+/// The bytes of a table: 256 KiB and 64.
+pub const TABLE_BYTES: usize = WORDS * size_of::<AtomicU32>();
 
 /// A counter and what it stood at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +37,23 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Bytes of its form.
+    pub const LENGTH: usize = 6;
+
     /// Its bytes: place and count, little-endian.
-    pub fn to_bytes(self) -> [u8; 6] {
+    pub fn to_bytes(self) -> [u8; Self::LENGTH] {
         let ([a, b], [c, d, e, f]) = (self.place.to_le_bytes(), self.count.to_le_bytes());
         [a, b, c, d, e, f]
     }
 
     /// The guard of these bytes.
-    pub fn from_bytes([a, b, c, d, e, f]: [u8; 6]) -> Self {
+    pub fn from_bytes([a, b, c, d, e, f]: [u8; Self::LENGTH]) -> Self {
         Self { place: u16::from_le_bytes([a, b]), count: u32::from_le_bytes([c, d, e, f]) }
+    }
+
+    /// Whether it was taken while what it guards was being changed.
+    pub fn is_odd(self) -> bool {
+        self.count & 1 == 1
     }
 }
 
@@ -55,114 +65,193 @@ pub struct Epochs(Table);
 enum Table {
     Private(Box<[AtomicU32]>),
     /// At least [`TABLE_BYTES`] of them, aligned to a page.
-    Shared(MmapMut),
+    Shared {
+        mapping: MmapRaw,
+        writable: bool,
+    },
 }
 
 impl Epochs {
     /// A table of this process alone.
     pub fn private() -> Self {
-        Self(Table::Private((0..EPOCHS).map(|_| AtomicU32::new(0)).collect()))
+        Self(Table::Private((0..WORDS).map(|_| AtomicU32::new(0)).collect()))
     }
 
-    /// The table in a shared mapping whose other users look at it through this type too. `None` for one of less than
-    /// [`TABLE_BYTES`].
-    pub fn shared(mapping: MmapMut) -> Option<Self> {
-        (mapping.len() >= TABLE_BYTES).then_some(Self(Table::Shared(mapping)))
+    /// A table whose guards never hold, where there is none to see others' changes in.
+    pub fn without() -> Self {
+        Self(Table::Private((0..WORDS).map(|_| AtomicU32::new(1)).collect()))
+    }
+
+    /// The table in a shared mapping whose other users look at it through this type too; what is not `writable` is only
+    /// read. `None` for one of less than [`TABLE_BYTES`].
+    pub fn shared(mapping: MmapRaw, writable: bool) -> Option<Self> {
+        (mapping.len() >= TABLE_BYTES).then_some(Self(Table::Shared { mapping, writable }))
     }
 
     #[inline]
-    fn counters(&self) -> &[AtomicU32] {
-        match &self.0 {
-            Table::Private(counters) => counters,
-            // SAFETY: `shared` checked the length; a mapping is aligned to its page and lives as long as `self`, and all
-            // who share it use atomics.
-            Table::Shared(mapping) => unsafe { std::slice::from_raw_parts(mapping.as_ptr().cast(), EPOCHS) },
-        }
+    fn words(&self) -> &[AtomicU32; WORDS] {
+        let start = match &self.0 {
+            Table::Private(words) => words.as_ptr(),
+            Table::Shared { mapping, .. } => mapping.as_ptr().cast(),
+        };
+        // SAFETY: the constructors made or checked that length; a mapping is aligned to its page, both live as long as
+        // `self`, and all who share a mapping use atomics, which nobody stores to where it may only be read.
+        unsafe { &*start.cast() }
     }
 
     #[inline]
     fn counter(&self, hash: u64) -> &AtomicU32 {
-        &self.counters()[hash as usize % EPOCHS]
+        &self.words()[hash as usize % EPOCHS]
+    }
+
+    fn changing(&self) -> &AtomicU32 {
+        &self.words()[EPOCHS]
+    }
+
+    fn is_writable(&self) -> bool {
+        !matches!(self.0, Table::Shared { writable: false, .. })
     }
 
     /// Where the counter of `hash` stands. To be taken before what it guards is read.
     #[inline]
     pub fn guard(&self, hash: u64) -> Guard {
         let place = (hash as usize % EPOCHS) as u16;
-        Guard { place, count: self.counters()[usize::from(place)].load(Ordering::Acquire) }
+        Guard { place, count: self.words()[usize::from(place)].load(Ordering::Acquire) }
     }
 
     /// Whether nothing changed since the guard was taken, and nothing was being changed then.
     #[inline]
     pub fn holds(&self, guard: Guard) -> bool {
-        guard.count & 1 == 0 && self.counters()[usize::from(guard.place)].load(Ordering::Acquire) == guard.count
+        !guard.is_odd() && self.words()[usize::from(guard.place)].load(Ordering::Acquire) == guard.count
     }
 
-    /// What `hash` stands for is about to change. Only one thread of all processes may be between this and
-    /// [`Self::end`].
-    pub fn begin(&self, hash: u64) {
-        let counter = self.counter(hash);
-        counter.store(counter.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-
-    /// The change that [`Self::begin`] announced is visible, or was given up.
-    pub fn end(&self, hash: u64) {
-        let counter = self.counter(hash);
-        let count = counter.load(Ordering::Relaxed);
-        counter.store((count | 1).wrapping_add(1), Ordering::Release);
-    }
-
-    /// As [`Self::begin`] and [`Self::end`] in one, by any thread: for changes that are made in one step.
-    pub fn bump(&self, hash: u64) {
-        self.counter(hash).fetch_add(2, Ordering::AcqRel);
-    }
-
-    /// Ends every change that was begun, by a writer that does not live any more.
-    pub fn end_all(&self) {
-        for counter in self.counters() {
-            if counter.load(Ordering::Relaxed) & 1 == 1 {
-                counter.fetch_add(1, Ordering::Release);
-            }
+    /// What `hashes` stand for is about to change, until what is returned is dropped: when the change is visible, or was
+    /// given up. Only one thread of all processes may have one; a table that may only be read stays as it is.
+    pub fn change<'c>(&'c self, hashes: &'c [u64]) -> Changing<'c> {
+        let hashes = if self.is_writable() { hashes } else { &[] };
+        if !hashes.is_empty() {
+            // Before the first counter: who finds the word knows that there may be more.
+            self.changing().store(1, Ordering::SeqCst);
         }
+        for hash in hashes {
+            self.counter(*hash).fetch_or(1, Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst);
+        Changing { epochs: self, hashes }
+    }
+
+    /// Makes guards of `hash` not hold, at once and by any thread: for changes that are made in one step. A table that
+    /// may only be read stays as it is.
+    pub fn bump(&self, hash: u64) {
+        if self.is_writable() {
+            self.counter(hash).fetch_add(2, Ordering::AcqRel);
+        }
+    }
+
+    /// Ends the change that a process was making when it died, if one did; whether one did. Only who may
+    /// [change](Self::change) something, before it does.
+    pub fn recover(&self) -> bool {
+        if !self.is_writable() || self.changing().load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        for counter in &self.words()[..EPOCHS] {
+            end(counter);
+        }
+        self.changing().store(0, Ordering::Release);
+        true
+    }
+}
+
+/// A change that is being made.
+#[derive(Debug)]
+#[must_use = "the change ends when this is dropped"]
+pub struct Changing<'c> {
+    epochs: &'c Epochs,
+    hashes: &'c [u64],
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        for hash in self.hashes {
+            end(self.epochs.counter(*hash));
+        }
+        if !self.hashes.is_empty() {
+            self.epochs.changing().store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Moves an odd counter on; what has the same one may have done so already.
+fn end(counter: &AtomicU32) {
+    if counter.load(Ordering::Relaxed) & 1 == 1 {
+        counter.fetch_add(1, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memmap2::MmapOptions;
 
     #[test]
     fn a_guard_taken_during_a_change_never_holds() {
         let epochs = Epochs::private();
         let before = epochs.guard(5);
-        epochs.begin(5);
+        let changing = epochs.change(&[5, 5, 6]);
         let during = epochs.guard(5);
-        assert!(!epochs.holds(before) && !epochs.holds(during));
-        epochs.end(5);
+        epochs.bump(5);
+        assert!(!epochs.holds(before) && !epochs.holds(during) && !epochs.holds(epochs.guard(5)));
+        drop(changing);
         assert!(!epochs.holds(before) && !epochs.holds(during) && epochs.holds(epochs.guard(5)));
+        assert!(epochs.holds(epochs.guard(6)) && !epochs.recover());
     }
 
     #[test]
-    fn changes_that_a_dead_writer_began_are_ended() {
+    fn a_bump_during_a_change_is_not_lost() {
         let epochs = Epochs::private();
-        epochs.begin(5);
-        epochs.begin(5);
-        epochs.end_all();
-        assert_eq!(epochs.guard(5).count, 2);
+        epochs.bump(5);
+        let guard = epochs.guard(5);
+        let changing = epochs.change(&[5]);
+        epochs.bump(5);
+        drop(changing);
+        assert_eq!((guard.count, epochs.guard(5).count), (2, 6));
+    }
+
+    #[test]
+    fn the_change_of_a_dead_writer_is_ended() {
+        let epochs = Epochs::private();
+        let before = epochs.guard(5);
+        std::mem::forget(epochs.change(&[5, u64::MAX]));
+        assert!(!epochs.holds(epochs.guard(5)));
+        assert!(epochs.recover() && !epochs.recover());
+        assert!(!epochs.holds(before) && epochs.holds(epochs.guard(5)) && epochs.holds(epochs.guard(u64::MAX)));
         assert_eq!(epochs.guard(6).count, 0);
+    }
+
+    #[test]
+    fn guards_of_no_table_never_hold() {
+        let epochs = Epochs::without();
+        assert!(!epochs.holds(epochs.guard(5)));
+        epochs.bump(5);
+        assert!(!epochs.holds(epochs.guard(5)));
     }
 
     #[test]
     fn two_users_of_one_mapping_see_each_other() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(TABLE_BYTES as u64).unwrap();
-        // SAFETY: only atomics look at the mapping.
-        let map = || Epochs::shared(unsafe { MmapMut::map_mut(&file) }.unwrap()).unwrap();
-        let (one, other) = (map(), map());
+        let one = Epochs::shared(MmapOptions::new().map_raw(&file).unwrap(), true).unwrap();
+        let other = Epochs::shared(MmapOptions::new().map_raw(&file).unwrap(), true).unwrap();
+        let reader = Epochs::shared(MmapOptions::new().map_raw_read_only(&file).unwrap(), false).unwrap();
         let guard = one.guard(u64::MAX);
+        assert!(reader.holds(guard));
+        reader.bump(u64::MAX);
+        drop(reader.change(&[u64::MAX]));
+        assert!(!reader.recover() && one.holds(guard));
         other.bump(u64::MAX);
-        assert!(!one.holds(guard));
+        assert!(!one.holds(guard) && !reader.holds(guard));
+        file.set_len(TABLE_BYTES as u64 - 1).unwrap();
+        assert!(Epochs::shared(MmapOptions::new().map_raw(&file).unwrap(), true).is_none());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 pub mod alloc;
 pub mod buffer;
 pub mod bytestorage;
+mod checksum;
 pub mod codec;
 pub mod compress;
 pub mod crypto;
@@ -20,11 +21,14 @@ pub mod error;
 pub mod fork;
 pub mod frame;
 pub mod key;
+pub mod l1;
 pub mod memory;
 mod random;
 pub mod store;
 pub mod stream;
 
+#[cfg(feature = "python")]
+mod call;
 #[cfg(feature = "python")]
 mod cpython;
 #[cfg(feature = "python")]

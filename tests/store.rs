@@ -101,7 +101,7 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
 #[test]
 fn what_is_put_is_got_until_it_is_deleted() {
     for index in [IndexMode::Pwrite, IndexMode::WriteMap] {
-        let place = Place::with(Options { index: Some(index), index_bytes: 1 << 20, ..Options::default() });
+        let place = Place::with(Options { index: Some(index), index_bytes: Some(1 << 20), ..Options::default() });
         assert_eq!(miss(place.store.get("key", 0)), Miss::Absent);
         for length in [0, 1, 63, 64, 65, INLINE_UP_TO - 300, INLINE_UP_TO, MAPPED_ABOVE, MAPPED_ABOVE + 1, 3 << 20] {
             let value = pattern(length, 3);
@@ -281,7 +281,7 @@ proptest! {
     #[test]
     fn it_is_a_map_with_deadlines_and_tags(actions in vec(action(), 1..60), map in any::<bool>()) {
         let index = Some(if map { IndexMode::WriteMap } else { IndexMode::Pwrite });
-        let mut place = Place::with(Options { index, index_bytes: 4 << 20, ..Options::default() });
+        let mut place = Place::with(Options { index, index_bytes: Some(4 << 20), ..Options::default() });
         let (mut model, mut now) = (BTreeMap::new(), 1_000_000);
         for (at, action) in actions.iter().enumerate() {
             act(&mut place, &mut model, &mut now, at as u8, action);
@@ -434,7 +434,8 @@ fn a_payload_that_fails_or_panics_leaves_the_old_entry_and_nothing_else() {
 
 #[test]
 fn the_longest_batch_is_stored_and_too_many_tags_are_refused() {
-    let place = Place::with(Options { index: Some(IndexMode::WriteMap), index_bytes: 1 << 20, ..Options::default() });
+    let place =
+        Place::with(Options { index: Some(IndexMode::WriteMap), index_bytes: Some(1 << 20), ..Options::default() });
     let tags: Vec<_> = (0..1001).map(|number| number.to_string()).collect();
     let tags: Vec<_> = tags.iter().map(String::as_str).collect();
     let refused = place.store.put("key", New { tags: &tags, ..raw() }, b"".as_slice(), 0);
@@ -448,7 +449,8 @@ fn the_longest_batch_is_stored_and_too_many_tags_are_refused() {
 
 #[test]
 fn a_batch_larger_than_the_index_changes_nothing_that_cannot_be_had_again() {
-    let place = Place::with(Options { index: Some(IndexMode::WriteMap), index_bytes: 256 << 10, ..Options::default() });
+    let place =
+        Place::with(Options { index: Some(IndexMode::WriteMap), index_bytes: Some(256 << 10), ..Options::default() });
     let value = pattern(4000, 1);
     let names: Vec<_> = (0..500).map(|number| number.to_string()).collect();
     let mut news: Vec<_> = names.iter().map(|name| (name.as_str(), raw(), value.as_slice())).collect();
@@ -539,7 +541,8 @@ fn a_bounded_store_evicts_and_counts_it() {
         (IndexMode::WriteMap, [100, 5000]),
         (IndexMode::WriteMap, [1000, 90_000]),
     ] {
-        let options = Options { index: Some(index), index_bytes: 512 << 10, max_bytes: 1 << 20, ..Options::default() };
+        let options =
+            Options { index: Some(index), index_bytes: Some(512 << 10), max_bytes: 1 << 20, ..Options::default() };
         let place = Place::with(options);
         for number in 0..1000 {
             let value = pattern(sizes[number % 2], number as u8);
@@ -556,7 +559,7 @@ fn a_bounded_store_evicts_and_counts_it() {
 
 #[test]
 fn a_blob_is_bounded_by_the_store_not_by_its_preallocated_index() {
-    let options = Options { index: Some(IndexMode::WriteMap), index_bytes: 256 << 10, ..Options::default() };
+    let options = Options { index: Some(IndexMode::WriteMap), index_bytes: Some(256 << 10), ..Options::default() };
     let place = Place::with(options);
     for number in 0..20 {
         place.put(&format!("small {number}"), b"value");
@@ -572,7 +575,7 @@ fn threads_read_and_write_one_store() {
     for index in [IndexMode::Pwrite, IndexMode::WriteMap] {
         let options = Options {
             index: Some(index),
-            index_bytes: 4 << 20,
+            index_bytes: Some(4 << 20),
             max_bytes: 4 << 20,
             writer_timeout: Duration::from_secs(60),
             ..Options::default()
@@ -666,18 +669,18 @@ fn a_view_outlives_delete_replace_and_the_store() {
 fn what_was_made_one_way_is_opened_that_way() {
     let place = Place::with(Options {
         index: Some(IndexMode::WriteMap),
-        index_bytes: 1 << 20,
+        index_bytes: Some(1 << 20),
         durability: Some(Durability::Power),
         ..Options::default()
     });
     place.put("key", b"value");
-    let options = |index, durability| Options { index, durability, index_bytes: 1 << 20, ..Options::default() };
+    let options = |index, durability| Options { index, durability, index_bytes: Some(1 << 20), ..Options::default() };
     assert_eq!(payload(place.again(options(None, None)).get("key", 0)), b"value");
     let refused = |options| matches!(Store::open(&place.path(), options), Err(Error::Store { .. }));
     assert!(refused(options(Some(IndexMode::Pwrite), None)));
     assert!(refused(options(None, Some(Durability::Process))));
     for (max_bytes, index_bytes) in [(1 << 10, 1 << 20), (u64::MAX, 1 << 20), (1 << 20, 0), (1 << 20, u64::MAX)] {
-        let options = Options { max_bytes, index_bytes, ..Options::default() };
+        let options = Options { max_bytes, index_bytes: Some(index_bytes), ..Options::default() };
         assert!(matches!(Store::open(&place.path(), options), Err(Error::Argument { .. })));
     }
 }

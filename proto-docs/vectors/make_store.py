@@ -50,7 +50,7 @@ def rows() -> list[dict[str, Any]]:
         entry("blob", "large", large, blob=BLOB),
         entry("blob-with-all", "large", large, blob=BLOB, until=CREATED + 60_000, tags=["daily"], **users),
         foreign("given-frame", "greeting", bytes.fromhex("434b030000000c7b2273223a22726177227d20") + b"hello"),
-        other("deadline", "deadline", struct.pack(">Q", CREATED + 60_000) + name_of("greeting"), b"", key="greeting"),
+        other("end", "end", struct.pack(">Q", CREATED + 60_000) + name_of("greeting"), b"", key="greeting"),
         other("blob-row", "blob", BLOB, name_of("large") + struct.pack("<Q", size), key="large", size=size),
         other("tag", "tag", tag_of("users", "daily"), struct.pack("<Q", STAMPS["daily"]), tag="daily", **users),
         other("tag-no-namespace", "tag", tag_of("", "daily"), struct.pack("<Q", 1), tag="daily", namespace=""),
@@ -142,7 +142,7 @@ def other(name: str, kind: str, row_key: bytes, row: bytes, **fields: Any) -> di
 
 def vector(name: str, kind: str, key: bytes, row: bytes, fields: dict[str, Any]) -> dict[str, Any]:
     """Return the vector of a row; its key begins with a letter for its kind."""
-    first = {"deadline": b"x", "totals": b"m"}.get(kind, kind[:1].encode())
+    first = {"end": b"x", "totals": b"m"}.get(kind, kind[:1].encode())
     return {"name": name, "kind": kind, "key_hex": (first + key).hex(), "row_hex": row.hex(), **fields}
 
 

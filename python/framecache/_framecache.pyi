@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from os import PathLike
+from types import CellType, CodeType
 from typing import Any, Final, Literal, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
@@ -332,11 +333,13 @@ class Store:
         tags: Sequence[str] = ...,
         if_absent: bool = False,
         lease: int | None = None,
+        fence: bytes | None = None,
     ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
         """Stores values, each given as key, codec, value and what `get` is to return as `python`, in one transaction.
 
         `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`,
-        and `"msgpack"` for any other. Times are in milliseconds since 1970.
+        and `"msgpack"` for any other. Times are in milliseconds since 1970. Where a guard of `fence` does not hold any
+        more, nothing is written: `"superseded"`.
         """
     def put_frame(
         self, key: str, frame: Buffer, created: int, until: int | None = None
@@ -351,6 +354,32 @@ class Store:
 
         A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
         a file must be opened.
+        """
+    def look(
+        self,
+        key: str,
+        now: int,
+        *,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        stale: bool = False,
+        at_hand: bool = False,
+    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
+        """As `get`, for who keeps a copy.
+
+        Args:
+            stale: Find an entry past its deadline too, as long as its `until` has not passed.
+            at_hand: Return ``"elsewhere"`` where a file would have to be opened; the GIL is not released then.
+
+        Returns:
+            What `get` returns for a hit; when the entry was written, until when this store serves it, and until when
+            any tier may (milliseconds since 1970; `None`: no end); the bytes of its frame; and guards of its name, its
+            namespace and its tags, 6 bytes each, taken before it was read: while all of them hold, it is still the
+            entry that the store has, unless it was evicted. Or the reason for a miss, a str.
+        """
+    def fence(self, key: str, tags: Sequence[str]) -> bytes:
+        """Guards of `key`'s name, the namespace and `tags`, as they stand now, 6 bytes each: for `put_many`, of a value
+        that is computed afterwards.
         """
     def get_many(
         self, keys: Sequence[str], now: int, views: bool = False
@@ -508,3 +537,230 @@ def loads(obj: bytes | bytearray | memoryview | str, /) -> Any:
 
 def encode_json(value: Any) -> Frame:
     """Return a frame whose payload is `value` as JSON, written where it stays."""
+
+@final
+class Missing:
+    """The type of `MISSING`, its only instance: false, and itself when copied or unpickled."""
+
+    def __new__(cls) -> Missing: ...
+    def __bool__(self) -> Literal[False]: ...
+    def __reduce__(self) -> str: ...
+
+MISSING: Final[Missing]
+
+@final
+class Clock:
+    """A clock that tests move: the wall clock, and a monotonic one.
+
+    Args:
+        time: Where the wall clock stands, in seconds since 1970, from 0 to 1e12. Kept to the microsecond.
+    """
+
+    def __new__(cls, time: float = 1_000_000_000.0) -> Clock: ...
+    def advance(self, seconds: float) -> None:
+        """Move both on."""
+
+    def set_time(self, time: float) -> None:
+        """Set the wall clock alone."""
+
+    def time(self) -> float:
+        """Return the wall clock: seconds since 1970."""
+
+    def monotonic(self) -> float:
+        """Return the monotonic clock, in seconds."""
+
+@final
+class L1:
+    """Values in this process's memory, bounded in bytes.
+
+    A key is bytes: 4 of its scope, a number of 32 bits (little-endian), then what names it there. Times are
+    milliseconds since 1970; deadlines are kept on the monotonic clock, so that no change of the wall clock moves them.
+    A forked child goes on with a copy.
+
+    Args:
+        max_bytes: What entries may take, with their keys and their places in the table. The largest takes 97% of it.
+        decode: Called as ``decode(payload, codec, python, views)`` for the value of an entry that is decoded for each
+            caller, and whose codec is neither msgpack nor json.
+        epochs: The store whose table guards refer to; `None`: one of its own.
+        clock: `None`: the system's.
+    """
+
+    #: While not 0, every `Call` goes to its function for a miss.
+    slow: int
+
+    def __new__(
+        cls,
+        max_bytes: int,
+        *,
+        decode: Callable[[Frame, str, dict[str, Any], bool], Any] | None,
+        epochs: Store | None = None,
+        clock: Clock | None = None,
+    ) -> L1: ...
+    def get(self, scope: int, key: str, views: bool = False) -> Any:
+        """Return the value of `key` in a scope; `MISSING` where there is none whose deadline and guards allow it.
+
+        With `views`, bytes come as read-only memoryviews, as they do from a store.
+        """
+
+    def find(self, key: bytes, views: bool = False) -> Any:
+        """As `get`, by all bytes of the key."""
+
+    def entry(
+        self, key: bytes, stale: bool = False
+    ) -> tuple[Any, Frame | None, str, dict[str, Any], int, int | None, int | None, int] | None:
+        """Return value, payload, codec, what the client keeps of it, created, deadline, until and size of an entry.
+
+        The value is `MISSING` where each caller gets one of his own; payload and codec are those it is decoded from,
+        `None` and ``""`` where the value itself is shared. Deadline and until are as the wall clock stands now. The
+        size is what the entry takes of `max_bytes`. Neither a hit nor a miss.
+
+        Args:
+            key: All bytes of it.
+            stale: Also one past its deadline, as long as its `until` has not passed.
+        """
+
+    def fill(
+        self,
+        key: bytes,
+        value: Any,
+        payload: Frame | None,
+        codec: str,
+        python: dict[str, Any] | None,
+        created: int,
+        deadline: int | None,
+        until: int | None,
+        guards: bytes,
+        share: bool = False,
+    ) -> bool:
+        """Keep a value in place of what was there; return whether it fits and is not out of date already.
+
+        Every caller gets `value` itself if it cannot be changed: None, bool, int, float, complex, str, bytes, Decimal,
+        UUID, date, timedelta, time and datetime (without tzinfo, or with a `timezone` or `ZoneInfo`), tuples and
+        frozensets of these, all of exactly these types; Arrow values of pyarrow. A read-only memoryview over a frame
+        becomes another one for each caller. Anything else is decoded from the payload for each.
+
+        Args:
+            key: All bytes of it.
+            value: What was decoded from the payload. Not copied.
+            payload: What it was decoded from; `None` is allowed where `value` itself is shared. One of a mapped file
+                counts as nothing; short ones are copied.
+            codec: The payload's.
+            python: What `decode` gets besides.
+            created: When the entry was written.
+            deadline: Its last moment as a fresh one.
+            until: The last moment at which it may be served, stale; `None`: it is never served stale.
+            guards: Guards of 6 bytes each, all of which must hold whenever it is served.
+            share: Every caller gets `value` itself, whatever it is.
+
+        Raises:
+            InvalidArgument: A key of less than 4 bytes; guards of another length; no payload where one is needed.
+        """
+
+    def touch(self, key: bytes, deadline: int | None) -> bool:
+        """Move the deadline of an entry, never beyond its `until`; return whether there was one to serve."""
+
+    def remove(self, key: bytes) -> bool:
+        """Remove an entry; return whether there was one to serve."""
+
+    def keys(self, scope: int) -> list[bytes]:
+        """Return what follows the scope in the keys of its entries that may be served. Goes past all entries."""
+
+    def purge(self) -> int:
+        """Remove the entries that may not be served any more, not even stale; return how many. Goes past all."""
+
+    def clear(self) -> None:
+        """Remove all entries."""
+
+    def guards(self, names: Sequence[str]) -> bytes:
+        """Return guards of `names`, taken now, 6 bytes each."""
+
+    def bump(self, names: Sequence[str]) -> None:
+        """Make all guards of `names` that were taken before not hold."""
+
+    def holds(self, guards: bytes) -> bool:
+        """Return whether all of `guards` hold.
+
+        Raises:
+            InvalidArgument: A length that is not a multiple of 6.
+        """
+
+    def stats(self) -> dict[str, int]:
+        """Return entries, bytes and max_bytes; counts of hits, misses, evicted, expired, invalidated and rejected."""
+
+@final
+class Call:
+    """A cached function: binds a call to the signature, encodes its arguments, and looks them up in L1, in one step.
+
+    It stands for the function: it binds to instances, `inspect` and `typing` take it for one, and it is pickled by
+    name. `functools.update_wrapper` gives it the rest. proto-docs/keys.md specifies encoding and keys.
+    """
+
+    def __new__(
+        cls,
+        l1: L1,
+        scope: int,
+        identity: bytes,
+        label: str,
+        parameters: Sequence[tuple[str, int, Any, bool]],
+        miss: Callable[[bytes, tuple[Any, ...], dict[str, Any]], Any] | None,
+        *,
+        describe: Callable[..., tuple[str, object]],
+        key: Callable[..., object] | None = None,
+        views: bool = False,
+    ) -> Call:
+        """Make one.
+
+        Args:
+            l1: Where entries are looked up; while its `slow` is not 0, none are.
+            scope: The function's number in L1, of 32 bits; canonical bytes begin with it.
+            identity: What tells the function apart in all processes; keys depend on it. It differs for functions whose
+                parameters differ in name or order.
+            label: What keys begin with.
+            parameters: Name, kind (as in `inspect.Parameter`, 0 to 4), default or `MISSING`, and whether it is ignored,
+                in the order of the signature. Defaults are encoded as they are at each call.
+            miss: Called where there is nothing to serve, with the canonical bytes and the arguments of the call; what
+                it returns is the call's result. Without it the result is `MISSING`.
+            describe: Called with an object of a type that is not encoded in Rust: returns its label and what stands for
+                it, or raises `EncodeError(expected, found)`. For the instance that a method is called on (the first
+                parameter, if it is called ``self``) it is called with True as well.
+            key: Called with the arguments of the call; its result is encoded instead of them.
+            views: Whether hits may be views of the frame.
+        """
+
+    @property
+    def hits(self) -> int:
+        """How many calls L1 answered."""
+
+    @property
+    def __code__(self) -> CodeType:
+        """As the other four, that of the function in `__wrapped__`."""
+
+    @property
+    def __defaults__(self) -> tuple[Any, ...] | None: ...
+    @property
+    def __kwdefaults__(self) -> dict[str, Any] | None: ...
+    @property
+    def __globals__(self) -> dict[str, Any]: ...
+    @property
+    def __closure__(self) -> tuple[CellType, ...] | None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the value in L1, or what `miss` returns.
+
+        Raises:
+            TypeError: A call that the function does not accept, in CPython's words.
+            EncodeError: An argument without a form; the message names it and the place in it.
+        """
+
+    def canonical(self, *args: Any, **kwargs: Any) -> bytes:
+        """Return the canonical bytes of a call: the scope, then the encoding of its arguments."""
+
+    def key(self, *args: Any, **kwargs: Any) -> str:
+        """Return the key of a call: the label, ``#``, and 64 hexadecimal digits."""
+
+    def key_of(self, canonical: bytes, /) -> str:
+        """Return the key that canonical bytes are; `InvalidArgument` for those of another scope."""
+
+    def find(self, key: str, /) -> bytes | None:
+        """Return the canonical bytes of this function's entry in L1 with that key; goes past all entries of L1."""
+
+    def __get__(self, instance: object, owner: type | None = None, /) -> Any: ...

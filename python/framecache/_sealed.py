@@ -45,8 +45,11 @@ class SealedStore:
         created: int,
         until: int | None = None,
         *,
+        deadline: int | None = None,
         tags: Sequence[str] = (),
         if_absent: bool = False,
+        lease: int | None = None,
+        fence: bytes | None = None,
     ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
         """Seal and store entries, and remove those that stood for them under other names.
 
@@ -65,13 +68,15 @@ class SealedStore:
         ]
         if if_absent and any(self._store.contains(name, created) for older in others for name in older):
             return ["exists"] * len(values)
-        stored = self._store.put_many(sealed, created, until, tags=names, if_absent=if_absent)
+        stored = self._store.put_many(
+            sealed, created, until, deadline=deadline, tags=names, if_absent=if_absent, lease=lease, fence=fence
+        )
         for entry, older in zip(sealed, others, strict=True):
             older = [other for other in older if 0 <= self._created(other, created) <= created]
             removed = self._store.delete_many(older, created) if older else 0
             if removed and not self._store.contains(entry[0], created):
                 # Another worker did the same at this moment, and removed this one. Who removes last looks last.
-                self._store.put_many([entry], created, until, tags=names)
+                self._store.put_many([entry], created, until, deadline=deadline, tags=names)
         return stored
 
     def _created(self, name: str, now: int) -> int:
@@ -82,45 +87,67 @@ class SealedStore:
             return -1  # what cannot be read is in nobody's way
         return -1 if found is None else found[1]
 
-    def get(
-        self, key: str, now: int, views: bool = False, require_zero_copy: bool = False
-    ) -> bytes | memoryview | tuple[Frame, str, dict[str, Any]] | str:
-        """Look under every name that the entry may have, the current one first.
+    def look(
+        self,
+        key: str,
+        now: int,
+        *,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        stale: bool = False,
+        at_hand: bool = False,
+    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
+        """Look under every name that the entry may have, the current one first. What is found is in memory of its own.
 
         Raises:
             EntryRefused: What stands there is not the entry, as it was sealed.
             CopyRequired: An entry is there, and `require_zero_copy`: opening makes plaintext of ciphertext.
         """
         missed = "absent"
-        names = self._keyring.names(self._prefix + key)
+        names = [name.hex() for name in self._keyring.names(self._prefix + key)]
+        # An entry under another name may take the place of this one.
+        others = b"".join(self._store.fence(name, []) for name in names) if len(names) > 1 else b""
         # All of them twice: a writer may have moved the entry from a name not looked at yet to one that was.
         for name in names if len(names) == 1 else names * 2:
-            found = self._store.get(name.hex(), now, views=True)
+            found = self._store.look(name, now, views=True, stale=stale, at_hand=at_hand)
             if isinstance(found, str):
+                if found == "elsewhere":
+                    return found
                 missed = found if missed == "absent" else missed
                 continue
             if require_zero_copy:
                 raise CopyRequired("reading payload would copy: it is sealed")
-            sealed = found[0] if isinstance(found, tuple) else found
-            payload, codec, python, _, until = self._keyring.open_value(self._prefix + key, sealed)
+            sealed, created, deadline, _, size, guards = found
+            payload, codec, python, sealed_at, until = self._keyring.open_value(
+                self._prefix + key, sealed[0] if isinstance(sealed, tuple) else sealed
+            )
             # What the store says of its end, the store may have changed.
-            return "expired" if until is not None and until < now else (payload, codec, python)
+            if until is not None and until < now:
+                return "expired"
+            return (payload, codec, python), sealed_at or created, deadline, until, size, guards + others
         if time.time() < self._plaintext_until:
-            return self._store.get(key, now, views, require_zero_copy)
+            return self._store.look(
+                key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+            )
         return missed
 
-    def get_many(
-        self, keys: Sequence[str], now: int, views: bool = False
-    ) -> tuple[dict[str, bytes | memoryview], dict[str, tuple[Frame, str, dict[str, Any]] | str]]:
-        """As `get` for several keys."""
-        values, rest = {}, {}
-        for key in keys:
-            found = self.get(key, now, views)
-            if isinstance(found, bytes | memoryview):
-                values[key] = found
-            else:
-                rest[key] = found
-        return values, rest
+    def fence(self, key: str, tags: Sequence[str]) -> bytes:
+        """Guards of all names of a key and its tags."""
+        names = [name.hex() for tag in tags for name in self._keyring.tag_names(self._prefix + tag)]
+        return b"".join(self._store.fence(name, names) for name in self._names(key))
+
+    def lease(self, key: str, milliseconds: int, now: int) -> int | None:
+        """The right to compute a value, under its current name."""
+        return self._store.lease(self._names(key)[0], milliseconds, now)
+
+    def release(self, key: str, token: int) -> bool:
+        """Give it back."""
+        return self._store.release(self._names(key)[0], token)
+
+    def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
+        """The sealed frame of an entry, when it was written, and its deadline."""
+        found = (self._store.entry(name, now) for name in self._names(key))
+        return next((one for one in found if one is not None), None)
 
     def contains(self, key: str, now: int) -> bool:
         """Whether there is an entry under any of its names; whether it can be opened, `get` finds out."""

@@ -63,25 +63,33 @@ def pack(value: Any) -> tuple[int, object, object]:
             raise TypeError(f"an array of items that have a size, not {value.dtype}")
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         data = value.reshape(-1, order="F") if order == "F" else np.ascontiguousarray(value).reshape(-1)
-        return _ARRAY, [dtype, order, list(value.shape)], _octets(data) if data.nbytes else b""
+        return _ARRAY, [dtype, order, list(value.shape)], octets(data) if data.nbytes else b""
     if isinstance(value, np.str_ | np.bytes_):
         return _SCALAR, [value.dtype.kind, str.__str__(value) if isinstance(value, np.str_) else bytes(value)], None
     described = describe_dtype(value.dtype)
     if _dtype(described).type is not type(value) or not value.dtype.itemsize:
         raise TypeError("a scalar that its dtype gives back")
-    return _SCALAR, [described, _octets(np.array([value], value.dtype)).tobytes()], None
+    return _SCALAR, [described, octets(np.array([value], value.dtype)).tobytes()], None
 
 
-def _octets(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def octets(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the bytes of one-dimensional `data`; those that belong to no value are zero, in a copy."""
     import numpy as np
 
     if _is_packed(data.dtype):
         return data.view(np.uint8)
     clean = np.zeros(data.shape, data.dtype)
-    clean[...] = data
+    _copy_fields(clean, data)
     _clear_long_doubles(clean)
     return clean.view(np.uint8)
+
+
+def _copy_fields(target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
+    """Copy the fields alone: from NumPy 2.5 on, assigning whole records copies what is between them, too."""
+    if target.dtype.names is None:
+        target[...] = source
+    for name in target.dtype.names or ():
+        _copy_fields(target[name], source[name])
 
 
 def _is_packed(dtype: np.dtype[Any]) -> bool:

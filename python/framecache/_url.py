@@ -24,18 +24,30 @@ def size_of(argument: str, text: str) -> int:
     return int(digits) * _UNITS[unit]
 
 
-def store_of(url: str) -> tuple[str, dict[str, Any]]:
-    """Return the path and the settings in ``file:///path?name=value&name=value``.
+def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
+    """Return the path and the settings in ``file:///path?name=value&name=value``; `None` for ``memory://``.
 
-    Settings: max_bytes, index_bytes (sizes), verify (header, full), durability (process, power), index (pwrite,
-    writemap), mode (rw, ro), writer_timeout (seconds).
+    ``file:`` is the directory `framecache` in the user's cache directory. Settings: max_bytes, index_bytes (sizes),
+    verify (header, full), durability (process, power), index (pwrite, writemap), mode (rw, ro), writer_timeout
+    (seconds).
     """
     if not isinstance(url, str):
         raise InvalidArgument(f"url: expected a str, got {type(url).__name__}")
-    scheme, separator, rest = url.partition("://")
+    if url == "memory://":
+        return None
+    scheme, separator, rest = url.partition(":")
     path, _, query = rest.partition("?")
-    if scheme != "file" or not separator or not path.startswith("/") or "#" in rest:
-        raise InvalidArgument(f"url: expected 'file:///path' or 'file:///path?setting=value', got {url!r}")
+    if path.startswith("//"):
+        path = path[2:]
+        known = path.startswith("/")
+    else:
+        known = not path
+        path = path or _user_directory()
+    if scheme != "file" or not separator or not known or "#" in rest:
+        raise InvalidArgument(
+            f"url: expected 'file:///path' or 'file:///path?setting=value', 'file:' for your cache directory, or "
+            f"'memory://', got {url!r}"
+        )
     settings: dict[str, Any] = {}
     if not query and "%" not in path:  # importing urllib.parse takes longer than opening a store
         return path, settings
@@ -53,9 +65,20 @@ def store_of(url: str) -> tuple[str, dict[str, Any]]:
         elif name in _CHOICES:
             settings[name] = _one_of(name, value, _CHOICES[name])
         else:
-            known = ", ".join(["max_bytes", "index_bytes", *_CHOICES, "mode", "writer_timeout"])
-            raise InvalidArgument(f"url: expected 'file:///path' with settings of {known}, got {name!r}")
-    return unquote(path), settings
+            known_settings = ", ".join(["max_bytes", "index_bytes", *_CHOICES, "mode", "writer_timeout"])
+            raise InvalidArgument(f"url: expected 'file:///path' with settings of {known_settings}, got {name!r}")
+    return unquote(path) if rest.startswith("//") else path, settings
+
+
+def _user_directory() -> str:
+    """`framecache` in the user's cache directory, as the XDG Base Directory Specification has it."""
+    import os
+
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(root):
+        root = os.path.join(os.path.expanduser("~"), ".cache")
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    return os.path.join(root, "framecache")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:

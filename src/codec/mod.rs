@@ -8,7 +8,7 @@ pub(crate) mod json;
 #[cfg(feature = "python")]
 pub(crate) mod msgpack;
 #[cfg(feature = "python")]
-mod path;
+pub(crate) mod path;
 
 /// The name of the codec whose payload is the value's own bytes.
 pub const RAW: &str = "raw";

@@ -4,10 +4,12 @@ use crate::error::Error;
 use pyo3::exceptions::{
     PyBufferError, PyException, PyMemoryError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
 };
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::any::Any;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The exception classes, made when the module is first imported.
@@ -80,7 +82,7 @@ fn new_class<'py>(
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
-        Python::attach(|py| {
+        attached(|py| {
             let Some(classes) = CLASSES.get(py) else {
                 return PyException::new_err(error.to_string());
             };
@@ -104,8 +106,13 @@ impl From<Error> for PyErr {
                     };
                 }
                 Error::Io { source, .. } => {
-                    let arguments = (source.raw_os_error(), error.to_string());
-                    return Self::from_type(classes.store.bind(py).clone(), arguments);
+                    // What LMDB says of itself is no number of the system's, but for a full index.
+                    let full = (source.kind() == ErrorKind::StorageFull).then_some(libc::ENOSPC);
+                    let class = classes.store.bind(py).clone();
+                    return match source.raw_os_error().or(full) {
+                        Some(number) => Self::from_type(class, (number, error.to_string())),
+                        None => Self::from_type(class, error.to_string()),
+                    };
                 }
             };
             Self::from_type(class.bind(py).clone(), error.to_string())
@@ -113,17 +120,30 @@ impl From<Error> for PyErr {
     }
 }
 
+/// Runs `work` attached. Unlike `Python::attach`, it serves the thread that finalizes the interpreter, too: cached
+/// functions are called and dropped there.
+#[allow(unsafe_code)]
+pub(crate) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+    // SAFETY: the first may be asked at any time; if it says yes, the thread has a state that needs no checking.
+    unsafe { if ffi::PyGILState_Check() == 1 { Python::attach_unchecked(work) } else { Python::attach(work) } }
+}
+
 /// Runs `work`; a panic in it becomes an `InternalError`.
-pub(super) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+pub(crate) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     // What a panic interrupts is dropped with the call's own values; frames are immutable.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(internal(&*panic)))
+}
+
+/// Whether `error` is an `EncodeError`.
+pub(crate) fn is_encode_error(py: Python<'_>, error: &PyErr) -> bool {
+    CLASSES.get(py).is_some_and(|classes| error.is_instance(py, classes.encode.bind(py)))
 }
 
 fn internal(panic: &(dyn Any + Send)) -> PyErr {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let message = format!("defect in framecache, please report it: {text}");
-    Python::attach(|py| match CLASSES.get(py) {
+    attached(|py| match CLASSES.get(py) {
         Some(classes) => PyErr::from_type(classes.internal.bind(py).clone(), message),
         None => PyException::new_err(message),
     })

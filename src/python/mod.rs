@@ -6,15 +6,19 @@
 mod arrow;
 mod builder;
 mod bytestorage;
+mod call;
+mod clock;
 mod crypto;
 mod described;
-mod error;
+pub(crate) mod error;
 mod frame;
 mod input;
 mod json;
+pub(crate) mod l1;
 mod metadata;
 mod msgpack;
 mod store;
+mod stored;
 mod wrapper;
 
 use pyo3::prelude::*;
@@ -42,6 +46,10 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bytestorage::ByteStorage>()?;
     module.add_class::<store::Store>()?;
     module.add_class::<arrow::ArrowTable>()?;
+    module.add_class::<clock::Clock>()?;
+    module.add_class::<crate::call::tier::L1>()?;
+    module.add_class::<l1::Missing>()?;
+    module.add("MISSING", l1::missing(module.py())?)?;
     module.add_class::<crypto::MasterKey>()?;
     module.add_class::<crypto::Keyring>()?;
     module.add_function(wrap_pyfunction!(crypto::derive_domain_key, module)?)?;
@@ -52,6 +60,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
     json::register(module)?;
+    call::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
 }

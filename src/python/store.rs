@@ -1,28 +1,29 @@
 //! `framecache._framecache.Store`: the store under `Cache("file:…")`.
 
 use super::arrow::table_from;
-use super::described::{Described, Kind, Kinds};
+use super::described::Kinds;
 use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
 use super::json;
 use super::metadata;
 use super::msgpack;
+use super::stored::{Short, Shown};
 use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
+use crate::epoch::Epochs;
 use crate::error::{Error, Result};
 use crate::frame::{Header, Payload};
-use crate::store::{
-    AtHand, Durability, Hit, IndexMode, Inline, Lookup, Miss, New, Options, Store as Inner, Stored, Verify,
-};
+use crate::store::{AtHand, Durability, IndexMode, Inline, Lookup, New, Options, Store as Inner, Stored, Verify};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A directory of entries, shared by all processes of one user.
@@ -30,7 +31,7 @@ use std::time::Duration;
 pub(super) struct Store {
     /// Emptied only when dropped.
     inner: Option<Inner>,
-    kinds: Kinds,
+    pub(super) kinds: Kinds,
 }
 
 impl Drop for Store {
@@ -43,7 +44,12 @@ impl Drop for Store {
 }
 
 impl Store {
-    fn inner(&self) -> Result<&Inner> {
+    /// The table that guards of its entries refer to.
+    pub(super) fn epochs(&self) -> Result<Arc<Epochs>> {
+        self.inner()?.epochs()
+    }
+
+    pub(super) fn inner(&self) -> Result<&Inner> {
         self.inner.as_ref().ok_or_else(|| Error::Store {
             path: String::new(),
             expected: "an open store".into(),
@@ -52,7 +58,11 @@ impl Store {
     }
 
     /// Runs `work` without the GIL. An exception that a signal's handler raised meanwhile comes before what it returns.
-    fn detached<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Inner) -> Result<T> + Send) -> PyResult<T> {
+    pub(super) fn detached<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Inner) -> Result<T> + Send,
+    ) -> PyResult<T> {
         let done = py.detach(|| guard(|| Ok(work(self.inner()?)?)));
         match INTERRUPTION.take() {
             Some(error) => Err(error),
@@ -95,7 +105,7 @@ impl Store {
             index: index
                 .map(|text| one_of("index", text, &[("pwrite", IndexMode::Pwrite), ("writemap", IndexMode::WriteMap)]))
                 .transpose()?,
-            index_bytes: index_bytes.unwrap_or(default.index_bytes),
+            index_bytes,
             read_only,
             compression: compression.map_or(Ok(Compression::None), str::parse)?,
             max_value: max_value_bytes.unwrap_or(default.max_value),
@@ -111,7 +121,8 @@ impl Store {
     ///
     /// `codec` is `"raw"` for a bytes-like value, `"arrow"` for one with `__arrow_c_stream__` or `__arrow_c_array__`, and
     /// `"msgpack"` for any other. Times are in milliseconds since 1970.
-    #[pyo3(signature = (values, created, until=None, *, deadline=None, tags=Vec::new(), if_absent=false, lease=None))]
+    #[pyo3(signature = (values, created, until=None, *, deadline=None, tags=Vec::new(), if_absent=false, lease=None,
+        fence=None))]
     #[expect(clippy::too_many_arguments, reason = "one call per write, each argument a field of its entries")]
     fn put_many<'py>(
         &self,
@@ -123,13 +134,14 @@ impl Store {
         tags: Vec<String>,
         if_absent: bool,
         lease: Option<u64>,
+        fence: Option<&[u8]>,
     ) -> PyResult<Vec<&'static str>> {
         let tags: Vec<_> = tags.iter().map(String::as_str).collect();
         let mut sources = Vec::with_capacity(values.len());
         for (key, codec, value, python) in &values {
             let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
             let header = Header { python, created: Some(created), until, ..Header::new(codec) };
-            let new = New { header, deadline, tags: &tags, if_absent, lease, ..New::default() };
+            let new = New { header, deadline, tags: &tags, if_absent, lease, fence, ..New::default() };
             sources.push((key.as_str(), new, Source::of(codec, value)?));
         }
         let stored = self.detached(py, |store| {
@@ -174,10 +186,47 @@ impl Store {
         guard(|| {
             let in_place = views || require_zero_copy;
             let found = self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))?;
-            match self.at_hand(py, key, now, found, views, require_zero_copy)? {
-                Shown::Value(shown) | Shown::Other(shown) => Ok(shown),
-            }
+            Ok(self.at_hand(py, key, now, found, views, require_zero_copy)?.into_object())
         })
+    }
+
+    /// As `get`, for who keeps a copy: what it returns, when the entry was written, its deadline, its `until`, its size,
+    /// and guards that tell when it changes; or a str.
+    #[pyo3(signature = (key, now, *, views=false, require_zero_copy=false, stale=false, at_hand=false))]
+    #[expect(clippy::too_many_arguments, reason = "one call per read, each argument a choice of its caller")]
+    fn look<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        views: bool,
+        require_zero_copy: bool,
+        stale: bool,
+        at_hand: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        guard(|| {
+            let in_place = views || require_zero_copy;
+            let inline = |inline: Inline<'_>| self.inline(py, inline, in_place);
+            let (found, terms) = match self.inner()?.look_at_hand(key, now, stale, inline)? {
+                (AtHand::Elsewhere, _) if at_hand => return Ok(intern!(py, "elsewhere").clone().into_any()),
+                (AtHand::Elsewhere, _) => {
+                    let (found, terms) = self.detached(py, |store| store.look(key, now, stale))?;
+                    (AtHand::Found(found), terms)
+                }
+                found => found,
+            };
+            let shown = self.at_hand(py, key, now, found, views, require_zero_copy)?.into_object();
+            let Some(terms) = terms else { return Ok(shown) };
+            let guards = PyBytes::new(py, &terms.guards);
+            let all = (shown, terms.created, terms.deadline, terms.until, terms.size, guards);
+            Ok(all.into_pyobject(py)?.into_any())
+        })
+    }
+
+    /// Guards of `key`'s name, the namespace and `tags` as they stand now.
+    fn fence<'py>(&self, py: Python<'py>, key: &str, tags: Vec<String>) -> PyResult<Bound<'py, PyBytes>> {
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        Ok(PyBytes::new(py, &self.detached(py, |store| store.fence(key, &tags))?))
     }
 
     /// As `get` for several keys, read at one moment: a dict of the values that need no decoding, and what was found of
@@ -192,15 +241,31 @@ impl Store {
     ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
         let (values, rest) = (PyDict::new(py), PyDict::new(py));
         let texts = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
-        let found =
-            guard(|| Ok(self.inner()?.get_many_at_hand(&texts, now, |_, inline| self.inline(py, inline, views))?))?;
-        for ((key, text), found) in keys.iter().zip(&texts).zip(found) {
-            let shown = guard(|| self.at_hand(py, text, now, found, views, false))?;
-            match shown {
-                Shown::Value(value) => values.set_item(key, value)?,
-                Shown::Other(other) => rest.set_item(key, other)?,
+        let mut all = Vec::with_capacity(keys.len());
+        guard(|| {
+            self.inner()?.get_many_at_hand::<_, PyErr>(
+                &texts,
+                now,
+                |inline| self.inline(py, inline, views),
+                |found| {
+                    all.push(match found {
+                        AtHand::Inline(Short::Bytes(bytes)) => Ok(bytes),
+                        other => Err(Box::new(other)),
+                    });
+                    Ok(())
+                },
+            )?;
+            for ((key, text), found) in keys.iter().zip(&texts).zip(all) {
+                match found {
+                    Ok(bytes) => values.set_item(key, bytes)?,
+                    Err(other) => match self.at_hand(py, text, now, *other, views, false)? {
+                        Shown::Value(value) => values.set_item(key, value)?,
+                        Shown::Other(other) => rest.set_item(key, other)?,
+                    },
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok((values, rest))
     }
 
@@ -291,86 +356,6 @@ impl Store {
     }
 }
 
-/// What is made of a frame in the index, while its snapshot lives.
-enum Short<'py> {
-    /// The value.
-    Bytes(Bound<'py, PyBytes>),
-    /// A copy of the frame.
-    Frame(Result<Hit>),
-}
-
-/// What Python gets.
-enum Shown<'py> {
-    /// The value that was stored.
-    Value(Bound<'py, PyAny>),
-    /// What it has to be decoded from, or why there is none.
-    Other(Bound<'py, PyAny>),
-}
-
-impl Store {
-    fn inline<'py>(&self, py: Python<'py>, inline: Inline<'_>, in_place: bool) -> Short<'py> {
-        if !in_place
-            && inline.has_own_header()
-            && let Ok(Some((described, start))) = self.kinds.find(py, inline.frame)
-            && described.kind == Kind::Bytes
-        {
-            return Short::Bytes(PyBytes::new(py, inline.frame.get(start..).unwrap_or_default()));
-        }
-        Short::Frame(inline.to_hit())
-    }
-
-    fn at_hand<'py>(
-        &self,
-        py: Python<'py>,
-        key: &str,
-        now: u64,
-        found: AtHand<Short<'py>>,
-        views: bool,
-        zero_copy: bool,
-    ) -> PyResult<Shown<'py>> {
-        let found = match found {
-            AtHand::Inline(Short::Bytes(bytes)) => return Ok(Shown::Value(bytes.into_any())),
-            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
-            AtHand::Found(found) => found,
-            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
-        };
-        let hit = match found {
-            Lookup::Hit(hit) => hit,
-            Lookup::Miss(reason) => return Ok(Shown::Other(reason_of(py, reason).clone().into_any())),
-        };
-        let known = if hit.own_header { self.kinds.find(py, &hit.frame)? } else { None };
-        let (payload, described) = match known {
-            Some((described, start)) => (hit.frame.slice(start..)?, described),
-            None => self.read_header(py, &hit, zero_copy)?,
-        };
-        Ok(match described.kind {
-            Kind::Bytes if !views && !zero_copy => Shown::Value(PyBytes::new(py, &payload).into_any()),
-            Kind::View => Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any()),
-            Kind::Bytes | Kind::Bytearray if views => {
-                Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any())
-            }
-            _ => {
-                let payload = Bound::new(py, Frame::from(payload))?;
-                Shown::Other((payload, described.codec, described.python).into_pyobject(py)?.into_any())
-            }
-        })
-    }
-
-    fn read_header(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> PyResult<(FrameBuf, Described)> {
-        let (header, start) = hit.header()?;
-        let inner = self.inner()?;
-        let payload = match header.compression {
-            None => hit.frame.slice(start..)?,
-            Some(_) => py.detach(|| inner.payload(&hit.frame, &header, start, !zero_copy))?,
-        };
-        let described = Described::of(py, &header)?;
-        if hit.own_header {
-            self.kinds.remember(py, &hit.frame, &header, &described)?;
-        }
-        Ok((payload, described))
-    }
-}
-
 thread_local! {
     /// What the handler of a signal raised while this thread waited.
     static INTERRUPTION: Cell<Option<PyErr>> = const { Cell::new(None) };
@@ -432,15 +417,5 @@ fn name_of(stored: Stored) -> &'static str {
         Stored::Exists => "exists",
         Stored::Superseded => "superseded",
         Stored::Dropped => "dropped",
-    }
-}
-
-fn reason_of(py: Python<'_>, reason: Miss) -> &Bound<'_, PyString> {
-    match reason {
-        Miss::Absent => intern!(py, "absent"),
-        Miss::Expired => intern!(py, "expired"),
-        Miss::OtherKey => intern!(py, "other_key"),
-        Miss::Invalidated => intern!(py, "invalidated"),
-        Miss::Damaged => intern!(py, "unreadable"),
     }
 }

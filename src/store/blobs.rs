@@ -9,16 +9,18 @@ use super::directory::{Directory, Names};
 use super::process::Owner;
 use super::row::{BlobId, Entry};
 use crate::buffer::{AlignedBuf, FrameBuf, FrameMemory, Mapping, Origin};
+use crate::checksum::xxh3_64;
 use crate::error::Result;
 use crate::memory::SyncWeakMap;
 use crate::random;
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Blobs of more than this are mapped, smaller ones read into memory: 64 KiB.
 pub const MAPPED_ABOVE: usize = 64 * 1024;
@@ -29,9 +31,36 @@ const TEMPORARY: &str = ".tmp-";
 #[derive(Debug)]
 pub(super) struct Blobs {
     directory: Directory,
-    mapped: SyncWeakMap<BlobId, Weak<Mapping>>,
+    mapped: SyncWeakMap<BlobId, Weak<Mapping>, ByFirstBytes>,
     owner: Owner,
     count: AtomicU64,
+}
+
+/// Finds ids, which are random, by their first eight bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByFirstBytes;
+
+impl BuildHasher for ByFirstBytes {
+    type Hasher = FirstBytes;
+
+    fn build_hasher(&self) -> FirstBytes {
+        FirstBytes(0)
+    }
+}
+
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
+    }
+
+    /// The length of an id says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What is there under a blob id.
@@ -56,7 +85,7 @@ pub(super) struct Temporary<'b> {
 
 impl Blobs {
     pub(super) fn new(directory: Directory, owner: Owner) -> Self {
-        Self { directory, mapped: SyncWeakMap::new(), owner, count: AtomicU64::new(0) }
+        Self { directory, mapped: SyncWeakMap::default(), owner, count: AtomicU64::new(0) }
     }
 
     /// Writes a blob of `size` bytes; the checksum is that of the first `checked` of them.

@@ -1,13 +1,14 @@
-//! What one write transaction does: rows put and removed together with what hangs on them (deadlines, blobs, sums), and
+//! What one write transaction does: rows put and removed together with what hangs on them (ends, blobs, sums), and
 //! room made for it.
 
+use super::epochs;
 use super::index::{Index, Stop};
 use super::lmdb::Writing;
 use super::options::Options;
 use super::process::Owner;
 use super::row::{
-    BLOB_ROW, BlobId, Entry, LeaseRow, NEVER, NewRow, Row, RowKey, Totals, deadline_in, kind, name_in, number_of,
-    tag_in, tag_name,
+    BLOB_ROW, BlobId, Entry, LeaseRow, NEVER, NewRow, Row, RowKey, Totals, end_in, kind, name_in, number_of, tag_in,
+    tag_name,
 };
 use super::stamp::IndexMode;
 use crate::error::Result;
@@ -25,7 +26,7 @@ const ROUNDS_OF_MERCY: usize = 8;
 const TAGS_AT_ONCE: usize = 64;
 /// Leases that one transaction looks at.
 const LEASES_AT_ONCE: usize = 1000;
-/// What an inline entry costs beside its row: its key, its deadline's row, LMDB's own.
+/// What an inline entry costs beside its row: its key, its end's row, LMDB's own.
 const OVERHEAD: u64 = 128;
 
 /// Bytes that a write needs.
@@ -48,15 +49,16 @@ pub(super) struct Change<'i> {
     published: bool,
     /// Blobs whose files go when this is committed.
     unlink: Vec<BlobId>,
+    /// What copies are guarded by that this changes.
+    epochs: Vec<u64>,
     pub(super) expired: u64,
     pub(super) evicted: u64,
 }
 
 impl<'i> Change<'i> {
-    pub(super) fn begin(index: &'i Index, options: &Options) -> Result<Self> {
-        let txn = index.env.write().map_err(|fault| index.fault("write", fault))?;
-        let totals = txn.get(&RowKey::totals()).map_err(|fault| index.fault("read", fault))?;
-        let totals = totals.and_then(Totals::parse).unwrap_or_default();
+    pub(super) fn begin(index: &'i Index, options: &Options) -> Result<Self, Stop> {
+        let txn = index.env.write()?;
+        let totals = txn.get(&RowKey::totals())?.and_then(Totals::parse).unwrap_or_default();
         let index_limit = match index.stamp.index {
             IndexMode::Pwrite => u64::MAX,
             // Copies of changed pages need room in the file too.
@@ -71,6 +73,7 @@ impl<'i> Change<'i> {
             totals_before: totals,
             published: false,
             unlink: Vec::new(),
+            epochs: Vec::new(),
             expired: 0,
             evicted: 0,
         })
@@ -86,11 +89,14 @@ impl<'i> Change<'i> {
             let row = self.totals.to_bytes();
             self.txn.put(&RowKey::totals(), &row)?;
         }
-        let Self { txn, index, unlink, published, .. } = self;
+        let Self { txn, index, unlink, epochs, published, .. } = self;
         if published && index.is_durable() {
             index.blobs.sync()?;
         }
-        txn.commit()?;
+        let changing = index.epochs.change(&epochs);
+        let committed = txn.commit();
+        drop(changing);
+        committed?;
         if !unneeded.is_empty() {
             // Only who holds the right to write takes from it.
             index.unneeded.lock().unwrap_or_else(PoisonError::into_inner).drain(..unneeded.len());
@@ -106,12 +112,18 @@ impl<'i> Change<'i> {
         Ok(self.txn.get(&RowKey::entry(name))?.and_then(Row::parse).map(|row| row.entry))
     }
 
+    /// Copies with guards of this counter are not to be served any more once this is committed.
+    pub(super) fn outdates(&mut self, epoch: u64) {
+        self.epochs.push(epoch);
+    }
+
     /// Puts an entry's row; `old` is the entry that was there.
     pub(super) fn put(&mut self, name: &[u8; 32], row: &NewRow<'_>, old: Option<&Entry>) -> Result<(), Stop> {
         if let Some(old) = old {
             self.release_blob(old)?;
         }
-        self.move_deadline(name, old.map_or(NEVER, |old| old.deadline), row.entry.deadline)?;
+        self.outdates(epochs::of_name(name));
+        self.move_end(name, old.map_or(NEVER, Entry::end), row.entry.end())?;
         if let Some(id) = &row.entry.blob {
             let mut blob = [0; BLOB_ROW];
             blob[..32].copy_from_slice(name);
@@ -124,26 +136,38 @@ impl<'i> Change<'i> {
         Ok(self.txn.put_with(&RowKey::entry(name), row.length(), |room| row.write(room))?)
     }
 
-    /// Keeps the row of an entry's deadline in step; [`NEVER`] has none.
-    pub(super) fn move_deadline(&mut self, name: &[u8; 32], old: u64, new: u64) -> Result<(), Stop> {
+    /// Keeps the row of an entry's end in step; [`NEVER`] has none.
+    pub(super) fn move_end(&mut self, name: &[u8; 32], old: u64, new: u64) -> Result<(), Stop> {
         if old == new {
             return Ok(());
         }
         if old != NEVER {
-            self.txn.delete(&RowKey::deadline(old, name))?;
+            self.txn.delete(&RowKey::end(old, name))?;
         }
         if new != NEVER {
-            self.txn.put(&RowKey::deadline(new, name), &[])?;
+            self.txn.put(&RowKey::end(new, name), &[])?;
         }
         Ok(())
     }
 
-    /// Removes an entry and all that hangs on it.
+    /// Removes an entry and all that hangs on it. Copies of it are served on, unless it is [outdated](Self::outdates).
     pub(super) fn remove(&mut self, name: &[u8; 32], entry: &Entry) -> Result<(), Stop> {
         self.release_blob(entry)?;
-        self.move_deadline(name, entry.deadline, NEVER)?;
+        self.move_end(name, entry.end(), NEVER)?;
         self.txn.delete(&RowKey::entry(name))?;
         Ok(())
+    }
+
+    /// Removes a damaged entry, if it is still the one that was `seen`, or one whose row is damaged; whether it was removed.
+    pub(super) fn remove_damaged(&mut self, name: &[u8; 32], seen: Option<&Entry>) -> Result<bool, Stop> {
+        match (self.entry(name)?, seen) {
+            (Some(entry), Some(seen)) if entry.fence == seen.fence => self.remove(name, &entry)?,
+            (None, None) if self.txn.delete(&RowKey::entry(name))? => {}
+            // It was replaced, or removed, meanwhile.
+            _ => return Ok(false),
+        }
+        self.outdates(epochs::of_name(name));
+        Ok(true)
     }
 
     fn release_blob(&mut self, entry: &Entry) -> Result<(), Stop> {
@@ -255,31 +279,31 @@ impl<'i> Change<'i> {
         Ok(())
     }
 
-    /// Evicts a few entries whatever they are, for an index that has no page left.
-    pub(super) fn evict_some(&mut self) -> Result<(), Stop> {
-        self.pass(64 * 1024, true)
+    /// Evicts entries of so many bytes, whatever they are, for an index that has no page left.
+    pub(super) fn evict(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.pass(bytes, true)
     }
 
     /// Removes up to `most` expired entries; returns the bytes that they took.
     fn expire(&mut self, now: u64, most: usize) -> Result<u64, Stop> {
         let mut found = Vec::new();
-        self.txn.walk(&[kind::DEADLINE], |key, _| match deadline_in(key) {
-            Some((deadline, name)) if deadline < now && found.len() < most => {
-                found.push((deadline, *name));
+        self.txn.walk(&[kind::END], |key, _| match end_in(key) {
+            Some((end, name)) if end < now && found.len() < most => {
+                found.push((end, *name));
                 true
             }
             _ => false,
         })?;
         let mut freed = 0;
-        for (deadline, name) in found {
+        for (end, name) in found {
             match self.entry(&name)? {
-                Some(entry) if entry.deadline == deadline => {
+                Some(entry) if entry.end() == end => {
                     self.remove(&name, &entry)?;
                     self.expired += 1;
                     freed += entry.size + OVERHEAD;
                 }
                 // A row that something else than this code left.
-                _ => drop(self.txn.delete(&RowKey::deadline(deadline, &name))?),
+                _ => drop(self.txn.delete(&RowKey::end(end, &name))?),
             }
         }
         Ok(freed)

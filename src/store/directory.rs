@@ -134,6 +134,26 @@ impl Directory {
             .map_err(|error| self.io("open", name, error))
     }
 
+    /// Opens the file `name` to read and write, at least `size` bytes long and allocated as far: storing into its mapping
+    /// never meets a full disk.
+    pub(super) fn allocated(&self, name: &str, size: u64) -> Result<File> {
+        let file = File::from(self.open_or_create(name)?);
+        self.fill(&file, name, size)?;
+        Ok(file)
+    }
+
+    /// Makes the open file `name` at least `size` bytes long, and allocates them, where the file system can.
+    pub(super) fn fill(&self, file: &File, name: &str, size: u64) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+            Ok(()) => return Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(self.io("allocate", name, error)),
+        }
+        let length = file.metadata().map_err(|error| self.io("stat", name, error))?.len();
+        file.set_len(length.max(size)).map_err(|error| self.io("extend", name, error))
+    }
+
     /// Creates the file `name`, of `size` bytes that are allocated: a full disk is an error before the first is written.
     pub(super) fn create(&self, name: &str, size: u64) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -148,6 +168,12 @@ impl Directory {
                 Err(error)
             }
         }
+    }
+
+    /// Whether its disk has less room than one large page of memory: where a write was cut short, that is why.
+    pub(super) fn is_on_a_full_disk(&self) -> bool {
+        let free = rustix::fs::fstatvfs(&self.descriptor).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        free.is_ok_and(|free| free < 2 << 20)
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -171,15 +197,20 @@ impl Directory {
     /// Allocates a file's first `size` bytes, where the file system can; elsewhere writing finds out. The file is as long
     /// as before.
     pub(super) fn allocate(&self, file: &File, name: &str, size: u64) -> Result<()> {
+        self.reserve(file, name, 0, size)
+    }
+
+    /// As [`Self::allocate`], of `size` bytes from `start` on.
+    pub(super) fn reserve(&self, file: &File, name: &str, start: u64, size: u64) -> Result<()> {
         #[cfg(target_os = "linux")]
         if size > 0 {
-            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, start, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(error) => return Err(self.io("allocate", name, error)),
             }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (file, name, size);
+        let _ = (file, name, start, size);
         Ok(())
     }
 

@@ -4,27 +4,34 @@
 use super::blobs::Blobs;
 use super::change::Change;
 use super::directory::{Directory, Names, refused};
-use super::lmdb::{Environment, Fault, Flags, Reading};
+use super::epochs;
+use super::lmdb::{Environment, Fault, Reading};
 use super::marks::Marks;
+use super::opening::{self, INDEX, Parts};
 use super::options::Options;
-use super::process::{Owner, boot_id, pid_namespace};
+use super::process::Owner;
 use super::row::RowKey;
-use super::stamp::{Durability, IndexMode, MOST_STARTS, Stamp, StampFile, Use};
+use super::spare::{SPARE_BYTES, Spare};
+use super::stamp::{Durability, Stamp, StampFile};
 use super::writer_lock::{Held, WriterLock};
+use crate::epoch::{Epochs, Guard};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
-use std::ffi::CString;
-use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Slots of LMDB's table of readers: 64 bytes each.
-const MAX_READERS: u32 = 4096;
-
-/// LMDB's files in a store's directory.
-const INDEX: &str = "index";
-const INDEX_LOCK: &str = "index-lock";
+/// How long opening the index anew waits for transactions of other threads, which take microseconds.
+const REVIVING: Duration = Duration::from_secs(10);
+/// Bytes that are evicted for a set that finds no page in the index.
+const EVICTED_FOR_SETS: u64 = 64 * 1024;
+/// Bytes that are evicted for what must not fail, before it is tried again; twice as many before each time that follows.
+const EVICTED_FIRST: u64 = 16 * 1024;
+const MOST_TRIES: u32 = 12;
+/// Bytes that one transaction evicts of these.
+const EVICTED_AT_ONCE: u64 = 8 * 1024;
+/// Free pages that sets leave in the index on a full disk.
+const KEPT_PAGES: usize = 128;
 
 /// What the index answered, and what else went wrong.
 #[derive(Debug)]
@@ -48,10 +55,13 @@ impl From<Error> for Stop {
 pub(super) struct Index {
     pub(super) env: Environment,
     pub(super) marks: Marks,
+    pub(super) epochs: Arc<Epochs>,
     pub(super) blobs: Blobs,
     pub(super) owner: Owner,
     /// `None` for who may only read.
     writer: Option<WriterLock>,
+    /// `None` for who may only read.
+    spare: Option<Spare>,
     directory: Directory,
     pub(super) stamp: Stamp,
     /// Holds the shared lock for as long as the index is open.
@@ -95,39 +105,16 @@ impl Index {
     fn open(directory: &Directory, options: &Options) -> Result<Self> {
         directory.check_local()?;
         let directory = directory.try_clone()?;
-        let path = directory.path().to_owned();
-        let stamp_file = if options.read_only {
-            let (file, _) = directory
-                .read("stamp")?
-                .ok_or_else(|| refused(&path, "a store, to be read only", "a directory without a stamp".to_owned()))?;
-            StampFile::new(file.into())
-        } else {
-            check_ours(&directory)?;
-            StampFile::new(directory.open_or_create("stamp")?)
-        };
-        let usage = if options.read_only {
-            stamp_file.lock_shared(&path)?;
-            Use::Shared
-        } else {
-            stamp_file.lock(&path)?
-        };
-        let found = stamp_file.read(&path)?;
-        let opened = match usage {
-            Use::Shared => Self::join(&directory, found, options),
-            Use::Alone => Self::begin(&directory, &stamp_file, found.clone(), options).inspect_err(|_| {
-                // An error is no crash: the next start finds the stamp as this one did. The first error is the one to
-                // report.
-                let _ = stamp_file.restore(found.as_ref(), &path);
-            }),
-        };
-        let (env, marks, writer, stamp) = opened?;
+        let Parts { env, marks, writer, spare, stamp, stamp_file } = opening::open(&directory, options)?;
         let owner = Owner::this();
         let index = Self {
             env,
             marks,
+            epochs: Arc::new(epochs::open(&directory, options.read_only)?),
             blobs: Blobs::new(directory.inside("blobs")?, owner),
             owner,
             writer,
+            spare,
             directory,
             stamp,
             _stamp_file: stamp_file,
@@ -138,30 +125,6 @@ impl Index {
         index.env.clear_dead_readers().map_err(|fault| index.fault("open", fault))?;
         index.take_over_reservations().map_err(|fault| index.fault("open", fault))?;
         Ok(index)
-    }
-
-    /// Opens a store that others have open.
-    fn join(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Parts> {
-        let path = directory.path();
-        let Some(stamp) = found else {
-            return Err(refused(path, "a store", "an empty stamp: it was never opened".to_owned()));
-        };
-        let stamp = check_shared(stamp, path)?;
-        options.check_stamp(&stamp, path)?;
-        open_parts(directory, stamp, options)
-    }
-
-    /// Opens, makes or empties a store that nobody has open. The stamp counts the start until the index was read.
-    fn begin(directory: &Directory, stamp_file: &StampFile, found: Option<Stamp>, options: &Options) -> Result<Parts> {
-        let path = directory.path();
-        let stamp = prepare(directory, found, options)?;
-        options.check_stamp(&stamp, path)?;
-        stamp_file.write(&Stamp { starts: stamp.starts + 1, ..stamp.clone() }, path)?;
-        let parts = open_parts(directory, Stamp { starts: 0, ..stamp }, options)?;
-        try_out(&parts.0).map_err(|fault| directory.io("open", INDEX, fault))?;
-        stamp_file.write(&parts.3, path)?;
-        stamp_file.share(path)?;
-        Ok(parts)
     }
 
     /// What this process reserved when it had the index open before is not needed any more.
@@ -188,8 +151,25 @@ impl Index {
         self.stamp.durability == Durability::Power
     }
 
+    /// A snapshot. Not with the GIL held: see [`Self::read_at_once`].
     pub(super) fn read(&self) -> Result<Reading<'_>> {
-        self.env.read().map_err(|fault| self.fault("read", fault))
+        let found = self.env.read().or_else(|fault| {
+            if !fault.is_broken() {
+                return Err(fault);
+            }
+            self.env.revive(REVIVING)?;
+            self.env.read()
+        });
+        found.map_err(|fault| self.fault("read", fault))
+    }
+
+    /// A snapshot, if it needs no waiting.
+    pub(super) fn read_at_once(&self) -> Result<Option<Reading<'_>>> {
+        match self.env.read() {
+            Ok(reading) => Ok(Some(reading)),
+            Err(fault) if fault.is_broken() => Ok(None),
+            Err(fault) => Err(self.fault("read", fault)),
+        }
     }
 
     pub(super) fn fault(&self, operation: &'static str, fault: Fault) -> Error {
@@ -207,141 +187,133 @@ impl Index {
             .map_err(|error| Error::io("lock", format!("{}/writer.lock", self.path()), error))
     }
 
+    /// A guard as the epochs have it. One that a dead writer left odd is ended first, so that copies can be kept again.
+    pub(super) fn guard(&self, hash: u64) -> Guard {
+        let guard = self.epochs.guard(hash);
+        if guard.is_odd()
+            && let Some(writer) = &self.writer
+            && let Ok(Some(_held)) = writer.acquire(Duration::ZERO, None)
+        {
+            self.epochs.recover();
+            return self.epochs.guard(hash);
+        }
+        guard
+    }
+
     /// Does `work` in one transaction, then unlinks what it no longer needs; `None` where no right to write was had in
     /// time. In a full index, dead readers are cleared, entries evicted, and the work is done once more.
+    ///
+    /// On a disk without room for the [`Spare`], only as long as the index keeps free pages for what must not fail.
     pub(super) fn change<T>(
         &self,
         options: &Options,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options)? else {
-            return Ok(None);
+        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let roomy = self.spare.as_ref().is_none_or(|spare| spare.restore(&self.directory, &self.marks));
+        let work = |change: &mut Change<'_>| {
+            if !roomy && self.env.read()?.free_pages()? < KEPT_PAGES {
+                return Err(Stop::Index(Fault::NO_SPACE));
+            }
+            work(change)
         };
-        let mut again = true;
+        let make_way = |fault: Fault, tried| {
+            let full = fault.is_full() || !roomy && fault.is_out_of_disk();
+            Ok(full && tried == 0 && self.evict(options, EVICTED_FOR_SETS)?)
+        };
+        self.change_with(options, work, make_way).map(Some)
+    }
+
+    /// As [`Self::change`], for what must not fail for want of room: a full disk is made room on too, first by giving up
+    /// the [`Spare`].
+    pub(super) fn must_change<T>(
+        &self,
+        options: &Options,
+        work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<Option<T>> {
+        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let make_way = |fault: Fault, tried| {
+            let spared = fault.is_out_of_disk() && self.give_up_spare();
+            let full = fault.is_full() || fault.is_out_of_disk();
+            Ok(spared || full && tried < MOST_TRIES && self.evict(options, EVICTED_FIRST << tried)?)
+        };
+        let done = self.change_with(options, work, make_way)?;
+        if let Some(spare) = &self.spare {
+            spare.restore(&self.directory, &self.marks);
+        }
+        Ok(Some(done))
+    }
+
+    /// Does `work` in one transaction, and once more wherever `make_way`, told what the index answered and how often it was
+    /// asked, made way for it.
+    fn change_with<T>(
+        &self,
+        options: &Options,
+        mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+        make_way: impl Fn(Fault, u32) -> Result<bool>,
+    ) -> Result<T> {
+        self.epochs.recover();
+        let (mut tried, mut revived) = (0, false);
         loop {
-            let mut change = Change::begin(self, options)?;
-            match work(&mut change).and_then(|done| change.commit().map(|()| done)) {
-                Ok(done) => return Ok(Some(done)),
+            let fault = match self.transaction(options, &mut work) {
+                Ok(done) => return Ok(done),
                 Err(Stop::Other(error)) => return Err(error),
-                Err(Stop::Index(fault)) if fault.is_full() && again => {
-                    again = false;
-                    self.env.clear_dead_readers().map_err(|fault| self.fault("clear readers of", fault))?;
-                    let mut change = Change::begin(self, options)?;
-                    let evicted = change.evict_some().and_then(|()| change.commit());
-                    if let Err(Stop::Other(error)) = evicted {
-                        return Err(error);
-                    }
+                // LMDB's answer to a write that was cut short.
+                Err(Stop::Index(fault)) if fault.is_input_output() && self.directory.is_on_a_full_disk() => {
+                    Fault::NO_SPACE
                 }
-                Err(Stop::Index(fault)) => return Err(self.fault("write", fault)),
+                Err(Stop::Index(fault)) => fault,
+            };
+            // An error in its last step leaves LMDB unable to go on; what an earlier one left is not this write's.
+            self.env.revive(REVIVING).map_err(|fault| self.fault("reopen", fault))?;
+            if fault.is_broken() && !revived {
+                revived = true;
+            } else if make_way(fault, tried)? {
+                tried += 1;
+            } else {
+                return Err(self.fault("write", fault));
             }
         }
     }
-}
 
-/// What an index is made of: its environment, the marks, the lock of writers, the stamp.
-type Parts = (Environment, Marks, Option<WriterLock>, Stamp);
-
-fn open_parts(directory: &Directory, stamp: Stamp, options: &Options) -> Result<Parts> {
-    let env = open_environment(directory, &stamp, options.read_only)?;
-    if options.read_only {
-        return Ok((env, Marks::private()?, None, stamp));
+    fn transaction<T>(
+        &self,
+        options: &Options,
+        work: &mut impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let mut change = Change::begin(self, options)?;
+        let done = work(&mut change)?;
+        change.commit()?;
+        Ok(done)
     }
-    let marks = Marks::open(&File::from(directory.open_or_create("marks")?), directory.path())?;
-    let writer = WriterLock::new(directory.open_or_create("writer.lock")?, directory.path())?;
-    Ok((env, marks, Some(writer), stamp))
-}
 
-/// Reads what every use will read: an index that kills its reader does so here, where starts are counted.
-fn try_out(env: &Environment) -> Result<(), Fault> {
-    let mut rows = 0;
-    env.read()?.walk(&[0], |_, row| {
-        rows += usize::from(!row.is_empty());
-        rows < 16
-    })
-}
-
-/// A directory is ours if it is empty, or has a stamp, or has only what older formats made.
-fn check_ours(directory: &Directory) -> Result<()> {
-    let Some(other) = directory.names()?.find(|name| !is_old(name)) else { return Ok(()) };
-    // A store has its stamp before any other file.
-    match directory.read("stamp")? {
-        Some(_) => Ok(()),
-        None => Err(refused(
-            directory.path(),
-            "an empty directory or a store",
-            format!("a directory with other files, such as {other:.60?}; choose another one"),
-        )),
-    }
-}
-
-/// Whether a file is a blob of format 1: 64 hexadecimal digits, or a temporary name.
-fn is_old(name: &str) -> bool {
-    name.starts_with(".tmp-") || name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// What others use too can be used if they are of this boot and see the same process ids.
-fn check_shared(stamp: Stamp, path: &str) -> Result<Stamp> {
-    if stamp.namespace != pid_namespace() || stamp.boot != boot_id() {
-        return Err(refused(
-            path,
-            "a store in use only by processes of this PID namespace",
-            "one in use from another; give each container a directory of its own, or let them share the namespace"
-                .to_owned(),
-        ));
-    }
-    Ok(stamp)
-}
-
-/// The stamp to work with, by who is alone: what cannot be believed any more is removed first.
-fn prepare(directory: &Directory, found: Option<Stamp>, options: &Options) -> Result<Stamp> {
-    let (index, durability) = (options.index.unwrap_or_default(), options.durability.unwrap_or_default());
-    let Some(stamp) = found else {
-        empty(directory)?;
-        return Ok(Stamp::new(options.map_size(index), index, durability));
-    };
-    // Nobody has it mapped, so it may grow.
-    let map_size = stamp.map_size.max(options.map_size(stamp.index));
-    // After another boot, only what was written through to the disk is whole.
-    let is_whole = stamp.boot == boot_id() || stamp.durability == Durability::Power;
-    if stamp.starts < MOST_STARTS && is_whole {
-        return Ok(Stamp { boot: boot_id(), namespace: pid_namespace(), map_size, ..stamp });
-    }
-    empty(directory)?;
-    Ok(Stamp::new(map_size, stamp.index, stamp.durability))
-}
-
-/// Removes what a store consists of, and what format 1 left.
-fn empty(directory: &Directory) -> Result<()> {
-    let blobs = directory.inside("blobs")?;
-    for name in blobs.names()? {
-        blobs.unlink(&name)?;
-    }
-    for name in directory.names()? {
-        if is_old(&name) || matches!(name.as_str(), INDEX | INDEX_LOCK | "marks") {
-            directory.unlink(&name)?;
+    /// Gives the spare room to the index, behind what it has used: wherever it needs room next. Whether there was some.
+    fn give_up_spare(&self) -> bool {
+        let given = self.spare.as_ref().is_some_and(|spare| spare.give_up(&self.marks));
+        if given && let (Ok(end), Ok(file)) = (self.env.end(), self.directory.open_or_create(INDEX)) {
+            // Others may be quicker; then there is none.
+            let _ = self.directory.reserve(&file.into(), INDEX, end, SPARE_BYTES);
         }
+        given
     }
-    Ok(())
-}
 
-fn open_environment(directory: &Directory, stamp: &Stamp, read_only: bool) -> Result<Environment> {
-    let failed = |error: std::io::Error| directory.io("open", INDEX, error);
-    let path = CString::new(directory.path_to(INDEX)).map_err(|error| failed(error.into()))?;
-    let map_size = usize::try_from(stamp.map_size).map_err(|_| Error::Memory { bytes: usize::MAX })?;
-    let write_map = stamp.index == IndexMode::WriteMap;
-    if !read_only {
-        // A reader whose slot the disk has no room for would be killed.
-        let file = File::from(directory.open_or_create(INDEX_LOCK)?);
-        directory.allocate(&file, INDEX_LOCK, u64::from(MAX_READERS) * 64 + 4096)?;
+    /// Evicts `bytes`, whatever it meets, and clears dead readers; true, as it is worth trying again.
+    fn evict(&self, options: &Options, bytes: u64) -> Result<bool> {
+        self.env.clear_dead_readers().map_err(|fault| self.fault("clear readers of", fault))?;
+        // In parts: each of these transactions needs pages too, and leaves some for the next but one.
+        for _ in 0..bytes.div_ceil(EVICTED_AT_ONCE) {
+            let evicted = self.transaction(options, &mut |change| {
+                change.evict(EVICTED_AT_ONCE)?;
+                Ok(change.evicted)
+            });
+            match evicted {
+                Ok(1..) => {}
+                Err(Stop::Other(error)) => return Err(error),
+                Ok(0) | Err(Stop::Index(_)) => break,
+            }
+        }
+        Ok(true)
     }
-    if write_map && !read_only {
-        // A page that the disk has no room for would kill its writer. LMDB extends the file: what is not empty it takes for
-        // an index.
-        let file = File::from(directory.open_or_create(INDEX)?);
-        directory.allocate(&file, INDEX, stamp.map_size)?;
-    }
-    let flags = Flags { read_only, synchronous: stamp.durability == Durability::Power, write_map };
-    Environment::open(&path, map_size, MAX_READERS, flags).map_err(|fault| failed(fault.into()))
 }
 
 /// The stores that this process has open, by device and inode of their directories: LMDB allows one environment each.

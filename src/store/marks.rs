@@ -6,18 +6,19 @@
 //! Where the file is lost or damaged, the next evictions choose worse, and nothing else happens.
 #![allow(unsafe_code)]
 
+use super::directory::Directory;
 use crate::error::{Error, Result};
 use memmap2::{MmapMut, MmapOptions};
-use rustix::fd::AsFd;
-use rustix::fs::{FallocateFlags, fallocate, ftruncate};
-use rustix::io::Errno;
-use std::fs::File;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Bytes before the counters: where the hand stands.
 const HEAD: usize = 64;
 /// How many counters there are.
 const COUNTERS: usize = 1 << 20;
+/// Bytes of the file.
+const LENGTH: usize = HEAD + COUNTERS;
+/// Its name.
+pub(super) const MARKS: &str = "marks";
 /// The highest count.
 const MOST: u8 = 3;
 
@@ -27,27 +28,19 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Maps `file`, which is made as long as it must be, and allocated whole: storing never meets a full disk.
-    pub(super) fn open(file: &File, path: &str) -> Result<Self> {
-        let failed = |operation, error: std::io::Error| Error::io(operation, format!("{path}/marks"), error);
-        let length = (HEAD + COUNTERS) as u64;
-        match fallocate(file.as_fd(), FallocateFlags::empty(), 0, length) {
-            Ok(()) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                ftruncate(file.as_fd(), length).map_err(|error| failed("extend", error.into()))?;
-            }
-            Err(error) => return Err(failed("allocate", error.into())),
-        }
+    /// Maps those of a store.
+    pub(super) fn open(directory: &Directory) -> Result<Self> {
+        let file = directory.allocated(MARKS, LENGTH as u64)?;
         // SAFETY: shared memory is only looked at through atomics; the file is never truncated, in a directory that is
         // its user's alone.
-        let memory = unsafe { MmapOptions::new().len(HEAD + COUNTERS).map_mut(file) };
-        memory.map(|memory| Self { memory }).map_err(|error| failed("map", error))
+        let memory = unsafe { MmapOptions::new().len(LENGTH).map_mut(&file) };
+        memory.map(|memory| Self { memory }).map_err(|error| directory.io("map", MARKS, error))
     }
 
     /// Marks of this process alone, for who may not write to the store.
     pub(super) fn private() -> Result<Self> {
-        let memory = MmapOptions::new().len(HEAD + COUNTERS).map_anon();
-        memory.map(|memory| Self { memory }).map_err(|_| Error::Memory { bytes: HEAD + COUNTERS })
+        let memory = MmapOptions::new().len(LENGTH).map_anon();
+        memory.map(|memory| Self { memory }).map_err(|_| Error::Memory { bytes: LENGTH })
     }
 
     fn counter(&self, name: &[u8; 32]) -> &AtomicU8 {
@@ -57,8 +50,8 @@ impl Marks {
         unsafe { AtomicU8::from_ptr(self.memory.as_ptr().cast_mut().add(HEAD + index)) }
     }
 
-    /// Word 0 is the hand of the entries, word 1 that of the tags.
-    fn hand_word(&self, word: usize) -> &AtomicU64 {
+    /// Word 0 is the hand of the entries, word 1 that of the tags, word 2 whether the spare room is given up.
+    fn word(&self, word: usize) -> &AtomicU64 {
         debug_assert!(word < HEAD / 8);
         // SAFETY: as in `counter`; a mapping is aligned to its page.
         unsafe { AtomicU64::from_ptr(self.memory.as_ptr().cast_mut().cast::<u64>().add(word)) }
@@ -94,7 +87,7 @@ impl Marks {
     /// Where the hand stands: the first name that it has not passed in this turn.
     pub(super) fn hand(&self) -> [u8; 32] {
         let mut name = [0; 32];
-        name[..8].copy_from_slice(&self.hand_word(0).load(Ordering::Relaxed).to_be_bytes());
+        name[..8].copy_from_slice(&self.word(0).load(Ordering::Relaxed).to_be_bytes());
         name
     }
 
@@ -102,13 +95,13 @@ impl Marks {
     pub(super) fn move_hand(&self, name: &[u8; 32]) {
         let [a, b, c, d, e, f, g, h, ..] = *name;
         let next = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1);
-        self.hand_word(0).store(next, Ordering::Relaxed);
+        self.word(0).store(next, Ordering::Relaxed);
     }
 
     /// The first tag that its hand has not passed in this turn.
     pub(super) fn tag_hand(&self) -> [u8; 16] {
         let mut tag = [0; 16];
-        tag[..8].copy_from_slice(&self.hand_word(1).load(Ordering::Relaxed).to_be_bytes());
+        tag[..8].copy_from_slice(&self.word(1).load(Ordering::Relaxed).to_be_bytes());
         tag
     }
 
@@ -118,7 +111,16 @@ impl Marks {
             let [a, b, c, d, e, f, g, h, ..] = *tag;
             u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_add(1)
         });
-        self.hand_word(1).store(next, Ordering::Relaxed);
+        self.word(1).store(next, Ordering::Relaxed);
+    }
+
+    /// Whether the [`Spare`](super::spare::Spare) is given up.
+    pub(super) fn is_spare_given_up(&self) -> bool {
+        self.word(2).load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn set_spare_given_up(&self, given_up: bool) {
+        self.word(2).store(given_up.into(), Ordering::Relaxed);
     }
 }
 
@@ -141,8 +143,9 @@ mod tests {
 
     #[test]
     fn two_mappings_of_one_file_are_one() {
-        let file = tempfile::tempfile().unwrap();
-        let (one, other) = (Marks::open(&file, "test").unwrap(), Marks::open(&file, "test").unwrap());
+        let path = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&path.path().join("store")).unwrap();
+        let (one, other) = (Marks::open(&directory).unwrap(), Marks::open(&directory).unwrap());
         one.touch(&[7; 32]);
         assert!(!other.pass(&[7; 32]));
         one.move_hand(&[1; 32]);

@@ -21,13 +21,17 @@
 mod blobs;
 mod change;
 mod directory;
+mod epochs;
 mod index;
 mod lmdb;
+mod look;
 mod marks;
+mod opening;
 mod options;
 mod process;
 mod read;
 mod row;
+mod spare;
 mod stamp;
 #[expect(clippy::module_inception, reason = "the store, of the module that has its parts")]
 mod store;
@@ -37,6 +41,7 @@ mod writer_lock;
 
 pub use blobs::MAPPED_ABOVE;
 pub use directory::Directory;
+pub use look::Terms;
 pub use options::{Options, Verify};
 pub use read::{AtHand, Hit, Inline, Lookup, Miss};
 pub use stamp::{Durability, IndexMode};

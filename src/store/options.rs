@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The size of the index' mapping where nothing else asks for more: address space, not memory or disk.
 const MAP_SIZE: u64 = 64 << 30;
 
+/// The size of a preallocated index where none is given.
+const INDEX_BYTES: u64 = 256 << 20;
+
 /// The smallest bound that leaves room for the index' own pages.
 const LEAST_BYTES: u64 = 256 * 1024;
 
@@ -34,8 +37,9 @@ pub struct Options {
     pub durability: Option<Durability>,
     /// How the index is written; as the store was made, if not given.
     pub index: Option<IndexMode>,
-    /// The size of the index file of [`IndexMode::WriteMap`], allocated when the store is made: 256 MiB.
-    pub index_bytes: u64,
+    /// The size of the index file of [`IndexMode::WriteMap`], allocated when the store is made: 256 MiB, if not given; one
+    /// that was made smaller grows to what is given.
+    pub index_bytes: Option<u64>,
     /// Nothing is written, not even who reads if the file system cannot be written to.
     pub read_only: bool,
     /// Of new entries.
@@ -57,7 +61,7 @@ impl Default for Options {
             verify: Verify::default(),
             durability: None,
             index: None,
-            index_bytes: 256 << 20,
+            index_bytes: None,
             read_only: false,
             compression: Compression::None,
             max_value: frame::MAX_VALUE,
@@ -76,18 +80,22 @@ impl Options {
         if self.max_bytes < LEAST_BYTES || self.max_bytes > 1 << 46 {
             return wrong("max_bytes", format!("{LEAST_BYTES} bytes to 64 TiB"), self.max_bytes.to_string());
         }
-        if self.index_bytes < LEAST_BYTES || self.index_bytes > 1 << 40 {
-            return wrong("index_bytes", format!("{LEAST_BYTES} bytes to 1 TiB"), self.index_bytes.to_string());
+        if let Some(bytes) = self.index_bytes.filter(|bytes| !(LEAST_BYTES..=1 << 40).contains(bytes)) {
+            return wrong("index_bytes", format!("{LEAST_BYTES} bytes to 1 TiB"), bytes.to_string());
         }
         Ok(())
     }
 
-    /// The size of the index' mapping that this asks for.
-    pub(super) fn map_size(&self, index: IndexMode) -> u64 {
-        match index {
+    /// The size of the index' mapping that this asks for, where the store has one of `known` bytes.
+    pub(super) fn map_size(&self, index: IndexMode, known: Option<u64>) -> u64 {
+        let asked = match index {
             IndexMode::Pwrite => MAP_SIZE.max(self.max_bytes.saturating_mul(2)),
-            IndexMode::WriteMap => self.index_bytes.next_multiple_of(1 << 16),
-        }
+            IndexMode::WriteMap => match (self.index_bytes, known) {
+                (None, Some(known)) => known,
+                (asked, _) => asked.unwrap_or(INDEX_BYTES).next_multiple_of(1 << 16),
+            },
+        };
+        asked.max(known.unwrap_or(0))
     }
 
     /// Whether a store with that stamp is what was asked for.

@@ -1,11 +1,13 @@
 //! Reading: the index first, then the blob that it names.
 
 use super::blobs::Found;
-use super::index::Opened;
+use super::epochs;
+use super::index::{Index, Opened};
 use super::lmdb::{Fault, Reading, View};
 use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of, tag_name};
 use super::store::Store;
 use crate::buffer::{FrameBuf, Origin};
+use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header};
 
@@ -57,13 +59,13 @@ impl Store {
     /// # Errors
     /// [`Error::Io`], [`Error::Argument`] for a key that is too long, [`Error::Memory`].
     pub fn get(&self, key: &str, now: u64) -> Result<Lookup> {
-        let (index, name) = (self.index()?, self.name_of(key)?);
+        let (index, asked) = (self.index()?, self.asked(key, now)?);
         let mut gone = None;
         loop {
-            let seen = self.look(&self.snapshot(index)?, index, &name, key, now, |inline| inline.to_hit())?;
+            let seen = self.see(&self.snapshot(index)?, index, &asked, |inline| inline.to_hit())?;
             let (entry, id) = match seen {
                 Seen::Inline(hit) => return Ok(Lookup::Hit(hit?)),
-                Seen::Miss(Miss::Damaged) => return self.damaged(index, &name, None),
+                Seen::Miss(Miss::Damaged) => return self.damaged(index, &asked.name, None),
                 Seen::Miss(miss) => return Ok(Lookup::Miss(miss)),
                 Seen::Blob(entry, id) => (entry, id),
             };
@@ -72,7 +74,7 @@ impl Store {
                 // Whoever replaced the entry unlinked its blob: the index says what is there now. It changes for every
                 // turn of this loop, so that somebody else gets on.
                 Found::Gone if gone != Some(entry.fence) => gone = Some(entry.fence),
-                Found::Gone | Found::Damaged => return self.damaged(index, &name, Some(&entry)),
+                Found::Gone | Found::Damaged => return self.damaged(index, &asked.name, Some(&entry)),
             }
         }
     }
@@ -83,28 +85,29 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
-        let Some(index) = self.opened.current() else { return Ok(AtHand::Elsewhere) };
-        let name = self.name_of(key)?;
-        Ok(self.look(&self.snapshot(index)?, index, &name, key, now, inline)?.at_hand(index))
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else { return Ok(AtHand::Elsewhere) };
+        Ok(self.see(&snapshot, index, &self.asked(key, now)?, inline)?.at_hand(index))
     }
 
-    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; `inline` is given the position too.
+    /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; what is found of each is given to
+    /// `found`, in the order of the keys, which is not to take long either.
     ///
     /// # Errors
-    /// Those of [`Self::get`].
-    pub fn get_many_at_hand<T>(
+    /// Those of [`Self::get`], and of `found`.
+    pub fn get_many_at_hand<T, E: From<Error>>(
         &self,
         keys: &[&str],
         now: u64,
-        mut inline: impl FnMut(usize, Inline<'_>) -> T,
-    ) -> Result<Vec<AtHand<T>>> {
-        let Some(index) = self.opened.current() else { return Ok(keys.iter().map(|_| AtHand::Elsewhere).collect()) };
-        let snapshot = self.snapshot(index)?;
-        let looks = keys.iter().enumerate().map(|(at, key)| {
-            let name = self.name_of(key)?;
-            Ok(self.look(&snapshot, index, &name, key, now, |frame| inline(at, frame))?.at_hand(index))
-        });
-        looks.collect()
+        inline: impl Fn(Inline<'_>) -> T,
+        mut found: impl FnMut(AtHand<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some((index, snapshot)) = self.snapshot_at_hand()? else {
+            return keys.iter().try_for_each(|_| found(AtHand::Elsewhere));
+        };
+        for key in keys {
+            found(self.see(&snapshot, index, &self.asked(key, now)?, &inline)?.at_hand(index))?;
+        }
+        Ok(())
     }
 
     /// Looks several keys up, in one snapshot.
@@ -113,8 +116,13 @@ impl Store {
     /// Those of [`Self::get`].
     pub fn get_many(&self, keys: &[&str], now: u64) -> Result<Vec<Lookup>> {
         self.index()?;
-        let found = self.get_many_at_hand(keys, now, |_, inline| inline.to_hit())?.into_iter().zip(keys);
-        let found = found.map(|(found, key)| match found {
+        let mut all = Vec::with_capacity(keys.len());
+        let inline = |inline: Inline<'_>| inline.to_hit();
+        self.get_many_at_hand::<_, Error>(keys, now, inline, |found| {
+            all.push(found);
+            Ok(())
+        })?;
+        let found = all.into_iter().zip(keys).map(|(found, key)| match found {
             AtHand::Inline(hit) => hit.map(Lookup::Hit),
             AtHand::Found(found) => Ok(found),
             // Files are opened, and damage is dealt with, one at a time.
@@ -123,65 +131,91 @@ impl Store {
         found.collect()
     }
 
-    fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
-        let reading = index.read()?;
-        let namespace_stamp = self.namespace_stamp(&reading).map_err(|fault| index.fault("read", fault))?;
-        Ok(Snapshot { reading, namespace_stamp })
+    pub(super) fn asked<'k>(&self, key: &'k str, now: u64) -> Result<Asked<'k>> {
+        Ok(Asked { key, name: self.name_of(key)?, now, stale: false })
     }
 
-    fn look<T>(
+    /// A snapshot, if this process has the index open and it needs no waiting.
+    fn snapshot_at_hand(&self) -> Result<Option<(&Opened, Snapshot<'_>)>> {
+        let Some(index) = self.opened.current() else { return Ok(None) };
+        let guard = self.namespace_guard(index);
+        let Some(reading) = index.read_at_once()? else { return Ok(None) };
+        Ok(Some((index, self.snapshot_of(index, guard, reading)?)))
+    }
+
+    fn snapshot<'i>(&self, index: &'i Opened) -> Result<Snapshot<'i>> {
+        let guard = self.namespace_guard(index);
+        self.snapshot_of(index, guard, index.read()?)
+    }
+
+    pub(super) fn namespace_guard(&self, index: &Opened) -> Guard {
+        index.epochs.guard(epochs::of_namespace(self.namespace.hash()))
+    }
+
+    /// `guard` is the namespace's, taken before the reading was begun.
+    pub(super) fn snapshot_of<'i>(
+        &self,
+        index: &'i Opened,
+        guard: Guard,
+        reading: Reading<'i>,
+    ) -> Result<Snapshot<'i>> {
+        let stamp = self.namespace_stamp(index, &reading).map_err(|fault| index.fault("read", fault))?;
+        self.last_stamp.set(&index.epochs, guard, stamp);
+        Ok(Snapshot { reading, namespace_stamp: stamp })
+    }
+
+    fn see<T>(
         &self,
         snapshot: &Snapshot<'_>,
         index: &Opened,
-        name: &[u8; 32],
-        key: &str,
-        now: u64,
+        asked: &Asked<'_>,
         inline: impl FnOnce(Inline<'_>) -> T,
     ) -> Result<Seen<T>> {
-        let failed = |fault| index.fault("read", fault);
-        let Some(bytes) = snapshot.reading.get(&RowKey::entry(name)).map_err(failed)? else {
-            return Ok(Seen::Miss(Miss::Absent));
-        };
-        let Some(row) = Row::parse(bytes) else {
-            return Ok(Seen::Miss(Miss::Damaged));
-        };
-        let reason = self.reason_in(snapshot.namespace_stamp, &row, &snapshot.reading, key, now);
-        if let Some(miss) = reason.map_err(failed)? {
-            return Ok(Seen::Miss(miss));
-        }
-        index.marks.touch(name);
-        for tag in row.tags() {
-            index.marks.touch(&tag_name(&tag.tag));
-        }
-        Ok(match row.entry.blob {
-            Some(id) => Seen::Blob(row.entry, id),
-            None => Seen::Inline(inline(Inline { frame: row.inline, entry: &row.entry })),
+        Ok(match self.find(snapshot, index, asked)? {
+            Ok(row) => Seen::of(index, asked, &row, inline),
+            Err(miss) => Seen::Miss(miss),
         })
+    }
+
+    /// The row of an entry that can be served.
+    pub(super) fn find<'s>(
+        &self,
+        snapshot: &'s Snapshot<'_>,
+        index: &Opened,
+        asked: &Asked<'_>,
+    ) -> Result<Result<Row<'s>, Miss>> {
+        let failed = |fault| index.fault("read", fault);
+        let Some(bytes) = snapshot.reading.get(&RowKey::entry(&asked.name)).map_err(failed)? else {
+            return Ok(Err(Miss::Absent));
+        };
+        let Some(row) = Row::parse(bytes) else { return Ok(Err(Miss::Damaged)) };
+        let reason = self.reason_in(snapshot.namespace_stamp, &row, &snapshot.reading, asked);
+        Ok(reason.map_err(failed)?.map_or(Ok(row), Err))
     }
 
     /// Why an entry cannot be served, if so.
     pub(super) fn reason_against(
         &self,
+        index: &Index,
         row: &Row<'_>,
-        view: &View<'_>,
-        key: &str,
-        now: u64,
+        view: &View,
+        asked: &Asked<'_>,
     ) -> Result<Option<Miss>, Fault> {
-        self.reason_in(self.namespace_stamp(view)?, row, view, key, now)
+        self.reason_in(self.namespace_stamp(index, view)?, row, view, asked)
     }
 
     fn reason_in(
         &self,
         namespace_stamp: u64,
         row: &Row<'_>,
-        view: &View<'_>,
-        key: &str,
-        now: u64,
+        view: &View,
+        asked: &Asked<'_>,
     ) -> Result<Option<Miss>, Fault> {
-        if row.key != key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
+        if row.key != asked.key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
             return Ok(Some(Miss::OtherKey));
         }
-        if row.entry.deadline < now || row.entry.until < now {
+        let last = if asked.stale { row.entry.until } else { row.entry.deadline.min(row.entry.until) };
+        if last < asked.now {
             return Ok(Some(Miss::Expired));
         }
         if row.entry.namespace_stamp != namespace_stamp {
@@ -197,22 +231,18 @@ impl Store {
     }
 
     /// Zero until the namespace is first cleared.
-    pub(super) fn namespace_stamp(&self, view: &View<'_>) -> Result<u64, Fault> {
+    pub(super) fn namespace_stamp(&self, index: &Index, view: &View) -> Result<u64, Fault> {
+        if let Some(stamp) = self.last_stamp.get(&index.epochs, self.namespace.hash()) {
+            return Ok(stamp);
+        }
         Ok(view.get(&RowKey::namespace(self.namespace.hash()))?.and_then(number_of).unwrap_or(0))
     }
 
     /// Removes a damaged entry, if it is still the one that was read: `seen`, or one whose row is damaged.
-    fn damaged(&self, index: &Opened, name: &[u8; 32], seen: Option<&Entry>) -> Result<Lookup> {
+    pub(super) fn damaged(&self, index: &Opened, name: &[u8; 32], seen: Option<&Entry>) -> Result<Lookup> {
         self.counts.damaged.add(1);
         if !self.options.read_only {
-            index.change(&self.options, |change| {
-                match (change.entry(name)?, seen) {
-                    (Some(entry), Some(seen)) if entry.fence == seen.fence => change.remove(name, &entry)?,
-                    (None, None) => drop(change.txn.delete(&RowKey::entry(name))?),
-                    _ => {}
-                }
-                Ok(())
-            })?;
+            index.change(&self.options, |change| change.remove_damaged(name, seen))?;
         }
         Ok(Lookup::Miss(Miss::Damaged))
     }
@@ -222,12 +252,12 @@ impl Store {
     /// # Errors
     /// Those of [`Self::get`].
     pub fn contains(&self, key: &str, now: u64) -> Result<bool> {
-        let (index, name) = (self.index()?, self.name_of(key)?);
+        let (index, asked) = (self.index()?, self.asked(key, now)?);
         let reading = index.read()?;
         let failed = |fault| index.fault("read", fault);
-        let row = reading.get(&RowKey::entry(&name)).map_err(failed)?.and_then(Row::parse);
+        let row = reading.get(&RowKey::entry(&asked.name)).map_err(failed)?.and_then(Row::parse);
         match row {
-            Some(row) => Ok(self.reason_against(&row, &reading, key, now).map_err(failed)?.is_none()),
+            Some(row) => Ok(self.reason_against(index, &row, &reading, &asked).map_err(failed)?.is_none()),
             None => Ok(false),
         }
     }
@@ -275,20 +305,43 @@ pub enum AtHand<T> {
     Elsewhere,
 }
 
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'k> {
+    pub(super) key: &'k str,
+    pub(super) name: [u8; 32],
+    pub(super) now: u64,
+    /// Whether an entry past its deadline will do, until its `until` passes.
+    pub(super) stale: bool,
+}
+
 /// What readers see, and what is looked up once for all of them.
-struct Snapshot<'i> {
+pub(super) struct Snapshot<'i> {
     reading: Reading<'i>,
     namespace_stamp: u64,
 }
 
-enum Seen<T> {
+/// What the index says.
+pub(super) enum Seen<T> {
     Inline(T),
     Blob(Entry, BlobId),
     Miss(Miss),
 }
 
 impl<T> Seen<T> {
-    fn at_hand(self, index: &Opened) -> AtHand<T> {
+    /// Counts the read of an entry that is served.
+    pub(super) fn of(index: &Opened, asked: &Asked<'_>, row: &Row<'_>, inline: impl FnOnce(Inline<'_>) -> T) -> Self {
+        index.marks.touch(&asked.name);
+        for tag in row.tags() {
+            index.marks.touch(&tag_name(&tag.tag));
+        }
+        match row.entry.blob {
+            Some(id) => Seen::Blob(row.entry, id),
+            None => Seen::Inline(inline(Inline { frame: row.inline, entry: &row.entry })),
+        }
+    }
+
+    pub(super) fn at_hand(self, index: &Opened) -> AtHand<T> {
         match self {
             Seen::Inline(made) => AtHand::Inline(made),
             Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
@@ -320,7 +373,7 @@ impl Hit {
         Ok((header, json.end))
     }
 
-    fn new(frame: FrameBuf, entry: &Entry) -> Self {
+    pub(super) fn new(frame: FrameBuf, entry: &Entry) -> Self {
         let deadline = (entry.deadline != NEVER).then_some(entry.deadline);
         Self { frame, created: entry.created, deadline, fence: entry.fence, own_header: entry.own_header }
     }

@@ -1,7 +1,7 @@
 //! Rows of the index: their keys and their bytes (`proto-docs/store.md` specifies both).
 
 use super::process::Owner;
-use xxhash_rust::xxh3::xxh3_64;
+use crate::checksum::xxh3_64;
 
 /// A moment that never comes, in milliseconds since 1970.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -48,6 +48,13 @@ pub(super) struct Entry {
     pub(super) own_header: bool,
 }
 
+impl Entry {
+    /// The last moment at which it can be of use: `until`, as it may be served stale up to then; without one its deadline.
+    pub(super) fn end(&self) -> u64 {
+        if self.until == NEVER { self.deadline } else { self.until }
+    }
+}
+
 /// Bits of a row's tenth byte.
 const IN_BLOB: u8 = 1;
 const OWN_HEADER: u8 = 2;
@@ -91,6 +98,10 @@ impl<'r> Row<'r> {
             own_header: bytes[9] & OWN_HEADER != 0,
         };
         Some(Self { entry, tags, namespace, key, inline })
+    }
+
+    pub(super) fn has_tags(&self) -> bool {
+        !self.tags.is_empty()
     }
 
     pub(super) fn tags(&self) -> impl Iterator<Item = TagStamp> + use<'r> {
@@ -163,7 +174,7 @@ pub(super) mod kind {
     pub(in super::super) const NAMESPACE: u8 = b'n';
     pub(in super::super) const RESERVATION: u8 = b'r';
     pub(in super::super) const TAG: u8 = b't';
-    pub(in super::super) const DEADLINE: u8 = b'x';
+    pub(in super::super) const END: u8 = b'x';
 }
 
 /// A kind, then up to 40 bytes.
@@ -200,9 +211,9 @@ impl RowKey {
         Self::of(kind::LEASE, &[name])
     }
 
-    /// Rows of this kind are in order of their deadlines.
-    pub(super) fn deadline(deadline: u64, name: &[u8; 32]) -> Self {
-        Self::of(kind::DEADLINE, &[&deadline.to_be_bytes(), name])
+    /// Rows of this kind are in order of the moments after which their entries can go.
+    pub(super) fn end(end: u64, name: &[u8; 32]) -> Self {
+        Self::of(kind::END, &[&end.to_be_bytes(), name])
     }
 
     pub(super) fn blob(id: &BlobId) -> Self {
@@ -238,10 +249,10 @@ pub(super) fn name_in(key: &[u8]) -> Option<&[u8; 32]> {
     if *first == kind::ENTRY { name.try_into().ok() } else { None }
 }
 
-/// The deadline and the name in the key of a deadline's row.
-pub(super) fn deadline_in(key: &[u8]) -> Option<(u64, &[u8; 32])> {
-    let (deadline, name) = key.strip_prefix(&[kind::DEADLINE])?.split_first_chunk()?;
-    Some((u64::from_be_bytes(*deadline), name.try_into().ok()?))
+/// The moment and the name in the key of an end's row.
+pub(super) fn end_in(key: &[u8]) -> Option<(u64, &[u8; 32])> {
+    let (end, name) = key.strip_prefix(&[kind::END])?.split_first_chunk()?;
+    Some((u64::from_be_bytes(*end), name.try_into().ok()?))
 }
 
 /// The tag in the key of a tag's row.
@@ -375,7 +386,7 @@ mod tests {
     #[test]
     fn keys_are_taken_apart() {
         assert_eq!(name_in(&RowKey::entry(&[7; 32])), Some(&[7; 32]));
-        assert_eq!(deadline_in(&RowKey::deadline(300, &[7; 32])), Some((300, &[7; 32])));
-        assert!(*RowKey::deadline(255, &[9; 32]) < *RowKey::deadline(256, &[0; 32]));
+        assert_eq!(end_in(&RowKey::end(300, &[7; 32])), Some((300, &[7; 32])));
+        assert!(*RowKey::end(255, &[9; 32]) < *RowKey::end(256, &[0; 32]));
     }
 }

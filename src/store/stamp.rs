@@ -133,33 +133,41 @@ impl StampFile {
     /// # Errors
     /// [`Error::Busy`] where another process has been opening the store for 10 seconds.
     pub(super) fn lock(&self, path: &str) -> Result<Use> {
-        let deadline = Instant::now() + OPENING;
+        self.take(&[Use::Alone, Use::Shared], path, OPENING)
+    }
+
+    /// Takes the shared lock only; who has the exclusive one has neither for a moment.
+    ///
+    /// # Errors
+    /// Those of [`Self::lock`].
+    pub(super) fn lock_shared(&self, path: &str) -> Result<Use> {
+        self.take(&[Use::Shared], path, OPENING)
+    }
+
+    /// Whether nobody else has the store open. Any lock is lost by asking.
+    pub(super) fn is_alone(&self) -> bool {
+        flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    fn take(&self, usages: &[Use], path: &str, timeout: Duration) -> Result<Use> {
+        let deadline = Instant::now() + timeout;
         loop {
-            for (operation, usage) in [
-                (FlockOperation::NonBlockingLockExclusive, Use::Alone),
-                (FlockOperation::NonBlockingLockShared, Use::Shared),
-            ] {
+            for usage in usages {
+                let operation = match usage {
+                    Use::Alone => FlockOperation::NonBlockingLockExclusive,
+                    Use::Shared => FlockOperation::NonBlockingLockShared,
+                };
                 match flock(&self.0, operation) {
-                    Ok(()) => return Ok(usage),
+                    Ok(()) => return Ok(*usage),
                     Err(Errno::AGAIN | Errno::INTR) => {}
                     Err(error) => return Err(Error::io("lock", format!("{path}/stamp"), error)),
                 }
             }
             if Instant::now() >= deadline {
-                return Err(Error::Busy { path: path.to_owned(), operation: "open", waited: OPENING });
+                return Err(Error::Busy { path: path.to_owned(), operation: "open", waited: timeout });
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    /// Takes only the shared lock, as a reader that may not change anything.
-    pub(super) fn lock_shared(&self, path: &str) -> Result<()> {
-        flock(&self.0, FlockOperation::LockShared).map_err(|error| Error::io("lock", format!("{path}/stamp"), error))
-    }
-
-    /// Lets others in.
-    pub(super) fn share(&self, path: &str) -> Result<()> {
-        self.lock_shared(path)
     }
 
     /// What it says; `None` for an empty file.
@@ -231,5 +239,22 @@ mod tests {
             let error = Stamp::parse(&text.replacen(from, to, 1), "p").unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn who_may_only_read_waits_no_longer_than_others_for_who_opens_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || {
+            let path = directory.path().join("stamp");
+            StampFile::new(std::fs::File::options().create(true).append(true).open(path).unwrap().into())
+        };
+        let (opening, reader, other) = (open(), open(), open());
+        assert_eq!(opening.lock("p").unwrap(), Use::Alone);
+        for usages in [[Use::Shared].as_slice(), &[Use::Alone, Use::Shared]] {
+            let waited = reader.take(usages, "p", Duration::from_millis(5));
+            assert!(matches!(waited, Err(Error::Busy { operation: "open", .. })), "{waited:?}");
+        }
+        opening.lock_shared("p").unwrap();
+        assert_eq!((reader.lock_shared("p").unwrap(), other.lock("p").unwrap()), (Use::Shared, Use::Shared));
     }
 }

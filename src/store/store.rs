@@ -1,6 +1,7 @@
 //! The store: a directory, how it was opened, and the index that it shares.
 
 use super::directory::Directory;
+use super::epochs::LastStamp;
 use super::index::{Counter, Opened};
 use super::options::Options;
 use crate::error::Result;
@@ -18,6 +19,7 @@ pub struct Store {
     pub(super) namespace: Namespace,
     pub(super) opened: PerProcess<Opened>,
     pub(super) counts: Counts,
+    pub(super) last_stamp: LastStamp,
 }
 
 #[derive(Default)]
@@ -39,7 +41,8 @@ impl Store {
         options.check()?;
         let directory = Directory::open_as(path, !options.read_only)?;
         let namespace = Namespace::new(&options.namespace)?;
-        let store = Self { directory, options, namespace, opened: PerProcess::new(), counts: Counts::default() };
+        let (counts, last_stamp) = (Counts::default(), LastStamp::default());
+        let store = Self { directory, options, namespace, opened: PerProcess::new(), counts, last_stamp };
         store.index()?;
         Ok(store)
     }

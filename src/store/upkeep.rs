@@ -2,7 +2,9 @@
 
 use super::blobs::{Found, Kind};
 use super::change::{Change, Room};
+use super::epochs;
 use super::index::{Index, Opened, Stop};
+use super::read::Asked;
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
 use super::store::Store;
 use crate::error::{Error, Result};
@@ -65,19 +67,21 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`], [`Error::Io`], [`Error::Argument`] for a key that is too long.
     pub fn touch(&self, key: &str, deadline: Option<u64>, now: u64) -> Result<bool> {
-        let name = self.name_of(key)?;
+        let asked = self.asked(key, now)?;
+        let name = &asked.name;
         self.must_change("touch", |change| {
             change.make_room(A_ROW, now)?;
-            let Some(bytes) = change.txn.get(&RowKey::entry(&name))?.map(<[u8]>::to_vec) else { return Ok(false) };
+            let Some(bytes) = change.txn.get(&RowKey::entry(name))?.map(<[u8]>::to_vec) else { return Ok(false) };
             let Some(row) = Row::parse(&bytes) else { return Ok(false) };
-            if self.reason_against(&row, &change.txn, key, now)?.is_some() {
+            if self.reason_against(change.index, &row, &change.txn, &asked)?.is_some() {
                 return Ok(false);
             }
             let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.entry.until), ..row.entry };
             let tags: Vec<_> = row.tags().collect();
             let moved = NewRow { entry, tags: &tags, namespace: row.namespace, key: row.key, inline: row.inline };
-            change.move_deadline(&name, row.entry.deadline, moved.entry.deadline)?;
-            change.txn.put_with(&RowKey::entry(&name), moved.length(), |room| moved.write(room))?;
+            change.outdates(epochs::of_name(name));
+            change.move_end(name, row.entry.end(), moved.entry.end())?;
+            change.txn.put_with(&RowKey::entry(name), moved.length(), |room| moved.write(room))?;
             Ok(true)
         })
     }
@@ -96,16 +100,19 @@ impl Store {
     /// # Errors
     /// Those of [`Self::delete`].
     pub fn delete_many(&self, keys: &[&str], now: u64) -> Result<u64> {
-        let names = keys.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        let all = keys.iter().map(|key| self.asked(key, now)).collect::<Result<Vec<_>>>()?;
         self.must_change("delete", |change| {
             let mut count = 0;
-            for (key, name) in keys.iter().zip(&names) {
+            for asked in &all {
+                let name = &asked.name;
+                // Even where there is no entry: who has a copy of one that was evicted is to drop it.
+                change.outdates(epochs::of_name(name));
                 change.txn.delete(&RowKey::lease(name))?;
                 let row_key = RowKey::entry(name);
                 let Some(bytes) = change.txn.get(&row_key)? else { continue };
                 match Row::parse(bytes) {
-                    Some(row) if row.key == key.as_bytes() => {
-                        count += u64::from(self.reason_against(&row, &change.txn, key, now)?.is_none());
+                    Some(row) if row.key == asked.key.as_bytes() => {
+                        count += u64::from(self.reason_against(change.index, &row, &change.txn, asked)?.is_none());
                         let entry = row.entry;
                         change.remove(name, &entry)?;
                     }
@@ -127,7 +134,9 @@ impl Store {
             change.make_room(Room { index: (tags.len() as u64 + 1) * A_ROW.index, blob: 0 }, now)?;
             for tag in tags {
                 let stamp: [u8; 8] = random::bytes()?;
-                change.txn.put(&RowKey::tag(&self.namespace.hash_of_tag(tag)), &stamp)?;
+                let tag = self.namespace.hash_of_tag(tag);
+                change.outdates(epochs::of_tag(&tag));
+                change.txn.put(&RowKey::tag(&tag), &stamp)?;
             }
             Ok(())
         })
@@ -140,6 +149,7 @@ impl Store {
     pub fn clear(&self) -> Result<()> {
         self.must_change("clear", |change| {
             let stamp: [u8; 8] = random::bytes()?;
+            change.outdates(epochs::of_namespace(self.namespace.hash()));
             Ok(change.txn.put(&RowKey::namespace(self.namespace.hash()), &stamp)?)
         })
     }
@@ -193,7 +203,7 @@ impl Store {
                 last = None;
                 return false;
             };
-            match self.served_key(bytes, prefix, &reading, now) {
+            match self.served_key(index, name, bytes, prefix, &reading, now) {
                 Ok(key) => keys.extend(key),
                 Err(fault) => failed = Some(fault),
             }
@@ -209,14 +219,19 @@ impl Store {
 
     fn served_key(
         &self,
+        index: &Index,
+        name: &[u8; 32],
         bytes: &[u8],
         prefix: &str,
-        view: &super::lmdb::View<'_>,
+        view: &super::lmdb::View,
         now: u64,
     ) -> Result<Option<String>, super::lmdb::Fault> {
         let row = Row::parse(bytes).filter(|row| row.key.starts_with(prefix.as_bytes()));
         let Some((row, key)) = row.and_then(|row| Some((row, str::from_utf8(row.key).ok()?))) else { return Ok(None) };
-        Ok(self.reason_against(&row, view, key, now)?.is_none().then(|| key.to_owned()))
+        Ok(self
+            .reason_against(index, &row, view, &Asked { key, name: *name, now, stale: false })?
+            .is_none()
+            .then(|| key.to_owned()))
     }
 
     /// Sizes and counts.
@@ -295,14 +310,7 @@ impl Store {
         if whole || self.options.read_only {
             return Ok(whole);
         }
-        self.must_change("verify", |change| {
-            match (change.entry(name)?, entry) {
-                (Some(now), Some(then)) if now.fence == then.fence => change.remove(name, &now).map(|()| false),
-                (None, None) => Ok(!change.txn.delete(&RowKey::entry(name))?),
-                // It was replaced meanwhile.
-                _ => Ok(true),
-            }
-        })
+        self.must_change("verify", |change| Ok(!change.remove_damaged(name, entry.as_ref())?))
     }
 
     fn must_change<T>(
@@ -311,7 +319,7 @@ impl Store {
         work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<T> {
         let index = self.index()?;
-        index.change(&self.options, work)?.ok_or_else(|| Error::Busy {
+        index.must_change(&self.options, work)?.ok_or_else(|| Error::Busy {
             path: index.path().to_owned(),
             operation,
             waited: self.options.writer_timeout,

@@ -4,10 +4,12 @@ use super::blobs::Temporary;
 use super::change::{Change, Room};
 use super::index::{Opened, Reservation, Stop};
 use super::options::Verify;
+use super::read::Asked;
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey, TagStamp, number_of};
 use super::store::Store;
 use super::{FULLY_CHECKED_BELOW, INLINE_UP_TO};
 use crate::buffer::{ALIGN, AlignedBuf};
+use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::frame::{self, Header, Payload};
 use crate::random;
@@ -29,6 +31,9 @@ pub struct New<'n> {
     pub if_absent: bool,
     /// The token of the lease under which it was computed: where that is lost, it is not written.
     pub lease: Option<u64>,
+    /// What [`Store::fence`] returned before it was computed: where one of these guards does not hold any more, it is not
+    /// written.
+    pub fence: Option<&'n [u8]>,
 }
 
 /// What became of a write.
@@ -38,7 +43,8 @@ pub enum Stored {
     Written(u64),
     /// There was an entry, and `if_absent` was asked for.
     Exists,
-    /// The lease was lost: the key was deleted, or somebody else computes it.
+    /// The lease was lost: the key was deleted, or somebody else computes it. Or the fence fell: the entry was written,
+    /// touched or deleted since, or a tag or the namespace was invalidated.
     Superseded,
     /// It is not stored: another process writes for too long, or there is no room. What was there before stays.
     Dropped,
@@ -82,7 +88,7 @@ impl Store {
     /// # Errors
     /// Those of [`Self::put`].
     pub fn put_frame(&self, key: &str, frame: &[u8], new: New<'_>, now: u64) -> Result<Stored> {
-        check_tags(new.tags)?;
+        check(&new)?;
         let index = self.index()?;
         let header = frame::locate_header(frame).map_or(frame.len(), |header| header.end);
         let parts = Parts { prefix: &frame[..header], payload: &frame[header..], compressed: false, own: false };
@@ -101,7 +107,7 @@ impl Store {
         let index = self.index()?;
         let mut prepared = Vec::with_capacity(news.len());
         for (key, new, payload) in &mut *news {
-            check_tags(new.tags)?;
+            check(new)?;
             let header = std::mem::take(&mut new.header);
             (new.created, new.until) = (new.created.or(header.created), new.until.or(header.until));
             let (header, payload) = frame::pack(header, *payload, self.options.compression, self.options.max_value)?;
@@ -239,7 +245,7 @@ impl Store {
         if let Some((_, reservation)) = &one.blob {
             change.unreserve(change.index.owner, reservation.count)?;
         }
-        if let Some(refused) = self.refusal(change, key, new, &one.name, now)? {
+        if let Some(refused) = self.refusal(change, new, &Asked { key, name: one.name, now, stale: false })? {
             return Ok(refused);
         }
         let room = Room {
@@ -252,7 +258,7 @@ impl Store {
         // Only now, since making room may have removed it.
         let old = change.entry(&one.name)?;
         let tags = self.stamps_of(change, new.tags)?;
-        one.entry.namespace_stamp = self.namespace_stamp(&change.txn)?;
+        one.entry.namespace_stamp = self.namespace_stamp(change.index, &change.txn)?;
         if let Some((blob, _)) = &mut one.blob {
             blob.publish()?;
         }
@@ -271,23 +277,20 @@ impl Store {
     }
 
     /// Why the write is not to happen, if so.
-    fn refusal(
-        &self,
-        change: &Change<'_>,
-        key: &str,
-        new: &New<'_>,
-        name: &[u8; 32],
-        now: u64,
-    ) -> Result<Option<Stored>, Stop> {
+    fn refusal(&self, change: &Change<'_>, new: &New<'_>, asked: &Asked<'_>) -> Result<Option<Stored>, Stop> {
+        let holds = |guard: &[u8; Guard::LENGTH]| change.index.epochs.holds(Guard::from_bytes(*guard));
+        if new.fence.is_some_and(|fence| !fence.as_chunks().0.iter().all(holds)) {
+            return Ok(Some(Stored::Superseded));
+        }
         if let Some(token) = new.lease {
-            let held = change.txn.get(&RowKey::lease(name))?.and_then(LeaseRow::parse);
+            let held = change.txn.get(&RowKey::lease(&asked.name))?.and_then(LeaseRow::parse);
             if held.is_none_or(|lease| lease.token != token) {
                 return Ok(Some(Stored::Superseded));
             }
         }
         if new.if_absent
-            && let Some(row) = change.txn.get(&RowKey::entry(name))?.and_then(Row::parse)
-            && self.reason_against(&row, &change.txn, key, now)?.is_none()
+            && let Some(row) = change.txn.get(&RowKey::entry(&asked.name))?.and_then(Row::parse)
+            && self.reason_against(change.index, &row, &change.txn, asked)?.is_none()
         {
             return Ok(Some(Stored::Exists));
         }
@@ -313,9 +316,18 @@ impl Store {
         Ok(stamps)
     }
 }
-fn check_tags(tags: &[&str]) -> Result<()> {
-    if tags.len() <= 1000 {
-        return Ok(());
+
+fn check(new: &New<'_>) -> Result<()> {
+    let wrong = |argument, expected: &'static str, found: usize| {
+        Err(Error::Argument { argument, expected: expected.into(), found: found.to_string() })
+    };
+    if new.tags.len() > 1000 {
+        return wrong("tags", "at most 1000", new.tags.len());
     }
-    Err(Error::Argument { argument: "tags", expected: "at most 1000".into(), found: tags.len().to_string() })
+    match new.fence.map(<[u8]>::len) {
+        Some(length) if !length.is_multiple_of(Guard::LENGTH) => {
+            wrong("fence", "the guards that fence() returned, of 6 bytes each", length)
+        }
+        _ => Ok(()),
+    }
 }

@@ -119,7 +119,7 @@ def test_the_end_that_counts_is_the_sealed_one(
     put_frame(directory, name_of("k"), sealed)  # without an end of the store's own
     assert cache.get("k") == b"value"
     later = fields["created"] + 61_000
-    monkeypatch.setattr("framecache._cache._now", lambda: later)
+    monkeypatch.setattr("framecache._times.SystemClock.time", lambda: later / 1000)
     assert cache.get("k", "miss") == "miss"
     assert cache.stats() == {"hit": 1, "expired": 1}
 

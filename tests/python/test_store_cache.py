@@ -18,7 +18,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from framecache import Cache, _cache
+from framecache import Cache
+from framecache._times import SystemClock, now_by
 from support import mapped_file, run
 
 MAPPED_ABOVE = 64 * 1024
@@ -37,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     frozen = Clock()
-    monkeypatch.setattr(_cache, "_now", frozen)
+    monkeypatch.setattr(SystemClock, "time", lambda: frozen() / 1000)
     return frozen
 
 
@@ -63,12 +64,12 @@ class Model(RuleBasedStateMachine):
         url = f"file://{self.outer.name}/cache"
         self.caches = [Cache(url, namespace="one"), Cache(url, namespace="one"), Cache(url, namespace="other")]
         self.models = [{}, {}]
-        self.clock, self.real = Clock(), _cache._now
-        _cache._now = self.clock
+        self.clock, self.real = Clock(), SystemClock.time
+        SystemClock.time = lambda: self.clock() / 1000
         self.number = 0
 
     def teardown(self):
-        _cache._now = self.real
+        SystemClock.time = self.real
         for cache in self.caches:
             cache.close()
         self.outer.cleanup()
@@ -371,11 +372,11 @@ def test_opening_and_closing_a_store_leaves_nothing_open(directory):
 
 
 def put(cache, key, value, lease):
-    return cache._store.put_many([(key, "raw", value, {})], _cache._now(), lease=lease)[0]
+    return cache._tiers.store.put_many([(key, "raw", value, {})], now_by(SystemClock), lease=lease)[0]
 
 
 def lease(cache, key, milliseconds=10_000):
-    return cache._store.lease(key, milliseconds, _cache._now())
+    return cache._tiers.store.lease(key, milliseconds, now_by(SystemClock))
 
 
 def test_one_of_several_has_the_lease(cache, directory, clock):
@@ -387,18 +388,18 @@ def test_one_of_several_has_the_lease(cache, directory, clock):
     assert lease(other, "another key") is not None
     assert lease(Cache(f"file://{directory}", namespace="n"), "key") is not None
     assert put(cache, "key", b"value", token) == "written"
-    assert bytes(cache._store.get("key", clock.now)[0]) == b"value"
+    assert bytes(cache._tiers.store.get("key", clock.now)[0]) == b"value"
     # It ended with the write.
-    assert not cache._store.release("key", token)
+    assert not cache._tiers.store.release("key", token)
     assert lease(other, "key") is not None
 
 
 def test_a_lease_can_be_given_back(cache):
     token = lease(cache, "key")
-    assert not cache._store.release("key", token ^ 1)
-    assert not cache._store.release("other", token)
-    assert cache._store.release("key", token)
-    assert not cache._store.release("key", token)
+    assert not cache._tiers.store.release("key", token ^ 1)
+    assert not cache._tiers.store.release("other", token)
+    assert cache._tiers.store.release("key", token)
+    assert not cache._tiers.store.release("key", token)
     assert lease(cache, "key") not in (None, token)
 
 
@@ -413,7 +414,7 @@ def test_an_expired_lease_is_taken_over_and_its_owner_superseded(cache, clock):
     assert "key" not in cache
     assert put(cache, "key", b"in time", token) == "written"
     assert put(cache, "key", b"late", late) == "superseded"
-    assert bytes(cache._store.get("key", clock.now)[0]) == b"in time"
+    assert bytes(cache._tiers.store.get("key", clock.now)[0]) == b"in time"
 
 
 @pytest.mark.parametrize("size", [10, 20_000])
@@ -432,7 +433,7 @@ _OWNER = """
 import time
 from framecache import Cache
 cache = Cache("file://{directory}")
-print(cache._store.lease("key", 3_600_000, time.time_ns() // 1_000_000), flush=True)
+print(cache._tiers.store.lease("key", 3_600_000, time.time_ns() // 1_000_000), flush=True)
 input()
 """
 
@@ -473,7 +474,7 @@ def test_a_stopped_owner_keeps_its_lease_until_it_ends(cache, directory):
         owner.send_signal(signal.SIGSTOP)
         os.waitpid(owner.pid, os.WUNTRACED)
         assert lease(cache, "key") is None
-        assert cache._store.lease("key", 1000, _cache._now() + 3_700_000) is not None
+        assert cache._tiers.store.lease("key", 1000, now_by(SystemClock) + 3_700_000) is not None
     finally:
         owner.kill()
         owner.wait()
@@ -485,14 +486,14 @@ def test_a_child_of_a_fork_is_another_owner(directory):
         from framecache import Cache
         cache = Cache("file://{directory}")
         now = time.time_ns() // 1_000_000
-        token = cache._store.lease("key", 3_600_000, now)
+        token = cache._tiers.store.lease("key", 3_600_000, now)
         pid = os.fork()
         if pid == 0:
-            ok = cache._store.lease("key", 1000, now) is None and cache._store.lease("child", 3_600_000, now)
+            ok = cache._tiers.store.lease("key", 1000, now) is None and cache._tiers.store.lease("child", 3_600_000, now)
             os._exit(0 if ok else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert cache._store.lease("child", 1000, now) is not None
-        assert cache._store.put_many([("key", "raw", b"v", {{}})], now, lease=token) == ["written"]
+        assert cache._tiers.store.lease("child", 1000, now) is not None
+        assert cache._tiers.store.put_many([("key", "raw", b"v", {{}})], now, lease=token) == ["written"]
     """
     run(code)
 

@@ -167,7 +167,7 @@ def test_the_blobs_of_format_1_make_place(directory):
         assert cache.set("key", BLOB)
         assert cache.get("key") == BLOB
     assert sorted(path.name for path in directory.iterdir()) == [
-        "blobs", "index", "index-lock", "marks", "stamp", "writer.lock",
+        "blobs", "epochs", "index", "index-lock", "marks", "spare", "stamp", "writer.lock",
     ]  # fmt: skip
 
 
@@ -192,6 +192,17 @@ def test_a_store_is_opened_as_it_was_made_where_nothing_else_is_asked_for(direct
         assert file.st_size >= 1 << 20
         assert file.st_blocks * 512 >= 1 << 20
         assert int(stamp_of(directory)["map"]) == file.st_size
+
+
+def test_a_preallocated_index_stays_as_large_as_it_was_made_and_grows_to_what_is_asked_for(directory):
+    url = made(directory, index="writemap", index_bytes="1MiB")
+    for query, size in [("", 1), ("?index=writemap", 1), ("?index_bytes=256KiB", 1), ("?index_bytes=2MiB", 2), ("", 2)]:
+        with Cache(url + query) as cache:
+            assert cache.get("inline") == b"value"
+            cache.set("other", b"value")
+            blocks = (directory / "index").stat().st_blocks * 512
+        assert int(stamp_of(directory)["map"]) == size << 20
+        assert size << 20 <= blocks < (size << 20) + 65536, query
 
 
 @pytest.mark.parametrize(
@@ -270,6 +281,40 @@ def test_a_read_only_cache_beside_one_that_writes_is_read_only_too(directory):
         assert reader.get("blob") is None
         assert reader.verify()["damaged"] == 1
         assert blob.exists()
+
+
+def test_after_another_start_of_the_machine_only_what_is_durable_is_read(tmp_path):
+    for durability in ("power", "process"):
+        url = made(tmp_path / durability, durability=durability)
+        restamp(tmp_path / durability, boot="another")
+        before = (tmp_path / durability / "stamp").read_bytes()
+        if durability == "power":
+            with Cache(url + "?mode=ro") as cache, Cache(url + "?mode=ro") as other:
+                assert cache.get("inline") == other.get("inline") == b"value"
+        else:
+            with pytest.raises(StoreError, match="nobody knows what reached the disk; open it for writing"):
+                Cache(url + "?mode=ro")
+        assert (tmp_path / durability / "stamp").read_bytes() == before
+        assert is_kept(url) == (durability == "power")
+
+
+def test_a_store_of_another_pid_namespace_is_not_read_before_it_is_taken_over(directory):
+    url = made(directory)
+    restamp(directory, namespace=1)
+    with pytest.raises(StoreError, match="open it for writing first, which takes it over"):
+        Cache(url + "?mode=ro")
+    assert is_kept(url)
+    with Cache(url + "?mode=ro") as cache:
+        assert cache.get("inline") == b"again"
+
+
+def test_an_error_of_the_index_alone_has_no_number_of_the_system(directory):
+    url = made(directory)
+    (directory / "index").write_bytes(b"no index" * 2000)
+    with pytest.raises(StoreError, match="MDB_INVALID") as caught:
+        Cache(url)
+    assert caught.value.errno is None
+    assert "Errno" not in str(caught.value)
 
 
 def test_a_read_only_cache_makes_nothing(directory):

@@ -2,10 +2,12 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import traceback
@@ -13,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from framecache import Cache, StoreBusy, StoreError, _cache
+from framecache import Cache, StoreBusy, StoreError
+from framecache._times import SystemClock, now_by
 from support import run, skip_or_fail
 
 INLINE, LOADED, MAPPED = 500, 20_000, 100_000
@@ -52,7 +55,9 @@ def check_nothing_leaks(cache, directory):
 
 _TRACEME, _CONT, _KILL, _SYSCALL, _DETACH, _PEEKUSER, _POKEUSER = 0, 7, 8, 24, 17, 3, 6
 _OPTIONS, _GOOD, _EXITKILL = 0x4200, 1, 0x100000
-_ORIG_RAX, _RAX = 15 * 8, 10 * 8
+_ORIG_RAX, _RAX, _RSI = 15 * 8, 10 * 8, 13 * 8
+#: Operations of `flock`, not to wait.
+_SHARED, _UNLOCK = fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_UN
 #: Calls on files that a write makes, as x86-64 numbers them.
 _CALLS = {
     **{0: "read", 1: "write", 5: "fstat", 17: "pread", 18: "pwrite", 20: "writev", 72: "fcntl", 73: "flock"},
@@ -160,6 +165,7 @@ OPERATIONS = {
     "touch": lambda cache: cache.touch("loaded", 10),
     "delete": lambda cache: cache.delete_many(["inline", "mapped"]),
     "invalidate": lambda cache: cache.invalidate_tags("tag"),
+    "clear": lambda cache: cache.clear(),
 }
 OLD = {"inline": pattern(INLINE), "loaded": pattern(LOADED), "mapped": pattern(MAPPED)}
 KEYS = [*OLD, "new"]
@@ -176,10 +182,27 @@ def contents(cache):
     """What is served, and for how long: not at all, for ever, or for less than a day or not."""
     found = {}
     for key in KEYS:
-        now = _cache._now()
-        deadline = (cache._store.entry(key, now) or [None] * 3)[2]
+        now = now_by(SystemClock)
+        deadline = (cache._tiers.store.entry(key, now) or [None] * 3)[2]
         found[key] = cache.get(key), deadline and deadline - now < 86_400_000
     return found
+
+
+def fences(cache):
+    """Guards of what each key had, as numbers: place and count of its name, the namespace and its tags."""
+    tags = {"inline": ["tag"], "loaded": ["tag", "a", "b"], "mapped": ["tag"], "new": []}
+    return {
+        key: struct.unpack("<" + "HI" * (2 + len(tags[key])), cache._tiers.store.fence(key, tags[key])) for key in KEYS
+    }
+
+
+def check_guards(cache, taken, before, after):
+    """What changed has no guards that hold, and none is left odd, which would never hold."""
+    now = fences(cache)
+    assert all(count % 2 == 0 for fence in now.values() for count in fence[1::2])
+    for key in KEYS:
+        if before[key] != after[key]:
+            assert now[key] != taken[key], f"a copy of {key!r} would be served on"
 
 
 def shown(found):
@@ -208,6 +231,7 @@ def killed_at_every_call(operation, path, settings):
     count, outcomes = 0, []
     while True:
         fill(cache)
+        taken = fences(cache)
         child = Traced(work)
         calls = child.go_to_call(count)
         if calls is None:
@@ -216,6 +240,7 @@ def killed_at_every_call(operation, path, settings):
         child.kill()
         found = contents(cache)
         assert found in (old, new), f"killed before {calls[-1]}, call {count} of {calls}: {shown(found)}"
+        check_guards(cache, taken, old, found)
         outcomes.append(found == new)
         check_nothing_leaks(cache, Path(path))
     assert contents(cache) == new
@@ -241,14 +266,6 @@ def test_killed_at_any_system_call_all_is_as_before_or_after(directory, operatio
     assert calls > 4
 
 
-def is_usable(cache):
-    """Whether the process still has a working index: after an error in its last write LMDB wants it opened again."""
-    try:
-        return cache is None or cache._store.contains("key", 0) is not None
-    except StoreError:
-        return False
-
-
 def failed_at_every_call(operation, path, settings):
     url = url_of(path, **settings)
     old, new = results_of(operation, url)
@@ -266,12 +283,13 @@ def failed_at_every_call(operation, path, settings):
             expected = [old]
         except StoreError as error:
             expected = [old]
-            if "MDB_PANIC" in str(error) or not is_usable(inner):
-                # What LMDB could not say last it may have said; only a new environment can tell.
-                expected.append(new)
-                inner.close()
+            if "MDB_PANIC" in str(error):
+                raise
+            if inner is not None:
+                # Who has it open goes on with it, whatever failed.
+                assert inner._store.contains("key", 0) is False
         end()
-        inner = Cache(url)
+        inner = inner or Cache(url)
         found = contents(inner)
         assert found in expected, f"{shown(found)} instead of {shown(expected[0])}"
         assert inner.set("again", pattern(LOADED, 2))
@@ -280,6 +298,7 @@ def failed_at_every_call(operation, path, settings):
     count = 0
     while True:
         fill(cache)
+        taken = fences(cache)
         child = Traced(work)
         calls = child.go_to_call(count)
         if calls is None:
@@ -288,6 +307,7 @@ def failed_at_every_call(operation, path, settings):
         child.fail_call((errno.ENOSPC, errno.EIO)[count % 2])
         child.detach()
         assert child.status == 0, f"an error of {calls[-1]}, call {count} of {calls}"
+        check_guards(cache, taken, old, contents(cache))
         check_nothing_leaks(cache, Path(path))
     print(count)
 
@@ -321,3 +341,39 @@ def killed_while_it_is_made(path, settings):
 @pytest.mark.parametrize("settings", [{}, {"index": "writemap", "index_bytes": "256KiB"}], ids=str)
 def test_killed_at_any_system_call_of_its_making_a_store_can_be_opened(directory, settings):
     assert int(alone("killed_while_it_is_made", str(directory), settings)) > 10
+
+
+def opened_between_two_locks(path):
+    """While one process turns its exclusive lock on the stamp into a shared one, it has none: another comes in."""
+    directory = Path(path)
+    url = url_of(path)
+
+    def size_of_map():
+        lines = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
+        spans = [line[0].split("-") for line in lines if line[-1] == f"{path}/index"]
+        return sum(int(end, 16) - int(start, 16) for start, end in spans)
+
+    def work():
+        cache = Cache(url)
+        # What the stamp says now, and what others were refused for if they had a larger one.
+        mapped = int(directory.joinpath("stamp").read_text().splitlines()[4].split()[1])
+        assert size_of_map() == mapped == 200 << 30, size_of_map()
+        assert cache.get("key") == b"value"
+        end()
+
+    child = Traced(work)
+    while child.next_call() != "flock" or child.ptrace(_PEEKUSER, _RSI) != _SHARED:
+        pass
+    child.ptrace(_POKEUSER, _RSI, _UNLOCK)
+    while child.next_call() != "pread":
+        pass
+    other = Cache(f"{url}?max_bytes=100GiB")
+    assert other.set("key", b"value")
+    child.detach()
+    assert child.status == 0
+    with pytest.raises(BlockingIOError), directory.joinpath("stamp").open("rb") as stamp:
+        fcntl.flock(stamp, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_who_is_not_alone_any_more_when_it_lets_others_in_begins_anew(directory):
+    alone("opened_between_two_locks", str(directory))

@@ -148,9 +148,8 @@ def test_framecache_writes_the_row_of_an_entry(vector, tmp_path):
     assert entry["fence"] != 0
     for tag, stamp in entry["tags"]:
         assert rows.pop(b"t" + tag) == struct.pack("<Q", stamp)
-    if vector["deadline"] is not None:
-        deadline = b"x" + struct.pack(">Q", vector["deadline"]) + name_of(vector["key"], vector["namespace"])
-        assert rows.pop(deadline) == b""
+    if (last := vector["until"] or vector["deadline"]) is not None:
+        assert rows.pop(b"x" + struct.pack(">Q", last) + name_of(vector["key"], vector["namespace"])) == b""
     if vector["blob"] is not None:
         assert entry["blob"] not in (bytes(16).hex(), vector["blob"])
         assert [path.name for path in directory.joinpath("blobs").iterdir()] == [entry["blob"]]

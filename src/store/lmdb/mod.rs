@@ -4,25 +4,43 @@
 //! in a forked child that inherited it.
 #![allow(unsafe_code)]
 
+mod environment;
+
+pub(super) use environment::{Environment, Flags};
+
+use environment::{Entered, FREE, UNNAMED};
 use lmdb_master_sys as lmdb;
-use std::ffi::{CStr, CString, c_int, c_uint};
+use std::ffi::{CStr, c_int};
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::{NonNull, null_mut};
-use std::sync::{Mutex, PoisonError};
-
-/// How many idle read transactions are kept; each holds a slot of the reader table.
-const IDLE: usize = 64;
 
 /// LMDB's answer to a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault(c_int);
 
 impl Fault {
+    pub(super) const NO_SPACE: Self = Self(libc::ENOSPC);
+
     /// The map has no page left.
     pub(super) fn is_full(self) -> bool {
         matches!(self.0, lmdb::MDB_MAP_FULL | lmdb::MDB_TXN_FULL)
+    }
+
+    /// The file cannot grow.
+    pub(super) fn is_out_of_disk(self) -> bool {
+        matches!(self.0, libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
+    }
+
+    /// A write was cut short, or the device failed.
+    pub(super) fn is_input_output(self) -> bool {
+        self.0 == libc::EIO
+    }
+
+    /// The environment has to be [opened anew](Environment::revive).
+    pub(super) fn is_broken(self) -> bool {
+        self.0 == lmdb::MDB_PANIC
     }
 }
 
@@ -33,7 +51,8 @@ impl From<Fault> for io::Error {
         }
         // SAFETY: a constant string for every code below zero.
         let text = unsafe { CStr::from_ptr(lmdb::mdb_strerror(fault.0)) };
-        Self::other(text.to_string_lossy())
+        let kind = if fault.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        Self::new(kind, text.to_string_lossy())
     }
 }
 
@@ -43,136 +62,23 @@ fn check(code: c_int) -> Result<()> {
     if code == 0 { Ok(()) } else { Err(Fault(code)) }
 }
 
-/// How an environment is opened.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Flags {
-    pub(super) read_only: bool,
-    /// Every commit reaches the disk before it returns.
-    pub(super) synchronous: bool,
-    /// Pages are changed in the mapping; the file must be allocated whole.
-    pub(super) write_map: bool,
-}
-
-/// An open index file and its lock file.
-#[derive(Debug)]
-pub(super) struct Environment {
-    env: NonNull<lmdb::MDB_env>,
-    dbi: lmdb::MDB_dbi,
-    /// Read transactions that were reset; never more than [`IDLE`], so that keeping one allocates nothing.
-    idle: Mutex<Vec<NonNull<lmdb::MDB_txn>>>,
-}
-
-// SAFETY: LMDB's environments are for all threads of a process; with MDB_NOTLS, so are its read transactions.
-unsafe impl Send for Environment {}
-// SAFETY: as above.
-unsafe impl Sync for Environment {}
-
-impl Environment {
-    /// Opens `path`, a file, and `path` with `-lock` beside it, creating them.
-    pub(super) fn open(path: &CString, map_size: usize, max_readers: u32, flags: Flags) -> Result<Self> {
-        let mut bits = lmdb::MDB_NOSUBDIR | lmdb::MDB_NOTLS | lmdb::MDB_NORDAHEAD;
-        for (wanted, bit) in [
-            (flags.read_only, lmdb::MDB_RDONLY),
-            (!flags.synchronous, lmdb::MDB_NOSYNC),
-            (flags.write_map, lmdb::MDB_WRITEMAP),
-        ] {
-            bits |= if wanted { bit } else { 0 };
-        }
-        let mut env = null_mut();
-        // SAFETY: an environment is made, set up and opened once, by this thread; a failed one must be closed.
-        unsafe {
-            check(lmdb::mdb_env_create(&raw mut env))?;
-            let opened = (|| {
-                check(lmdb::mdb_env_set_mapsize(env, map_size))?;
-                check(lmdb::mdb_env_set_maxreaders(env, max_readers))?;
-                check(lmdb::mdb_env_open(env, path.as_ptr(), bits, 0o600))?;
-                let mut txn = null_mut();
-                check(lmdb::mdb_txn_begin(env, null_mut(), lmdb::MDB_RDONLY, &raw mut txn))?;
-                let mut dbi = 0;
-                let found = check(lmdb::mdb_dbi_open(txn, std::ptr::null(), 0, &raw mut dbi));
-                lmdb::mdb_txn_abort(txn);
-                found.map(|()| dbi)
-            })();
-            match (opened, NonNull::new(env)) {
-                (Ok(dbi), Some(env)) => Ok(Self { env, dbi, idle: Mutex::new(Vec::with_capacity(IDLE)) }),
-                (opened, _) => {
-                    lmdb::mdb_env_close(env);
-                    Err(opened.err().unwrap_or(Fault(libc::ENOMEM)))
-                }
-            }
-        }
-    }
-
-    /// A snapshot to read from.
-    pub(super) fn read(&self) -> Result<Reading<'_>> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(txn) = idle {
-            // SAFETY: reset, and nobody else's since it was taken from the list.
-            match check(unsafe { lmdb::mdb_txn_renew(txn.as_ptr()) }) {
-                Ok(()) => return Ok(Reading { view: View { txn, env: self, owner: PhantomData } }),
-                // SAFETY: as above; it is not used again.
-                Err(_) => unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) },
-            }
-        }
-        let txn = self.begin(lmdb::MDB_RDONLY).or_else(|fault| {
-            if fault.0 != lmdb::MDB_READERS_FULL {
-                return Err(fault);
-            }
-            self.clear_dead_readers()?;
-            self.begin(lmdb::MDB_RDONLY)
-        })?;
-        Ok(Reading { view: View { txn, env: self, owner: PhantomData } })
-    }
-
-    /// The one transaction that writes. Waits for LMDB's own mutex, without a limit: the caller holds a lock that every
-    /// writer takes first.
-    pub(super) fn write(&self) -> Result<Writing<'_>> {
-        Ok(Writing { view: View { txn: self.begin(0)?, env: self, owner: PhantomData }, open: true })
-    }
-
-    fn begin(&self, flags: c_uint) -> Result<NonNull<lmdb::MDB_txn>> {
-        let mut txn = null_mut();
-        // SAFETY: the environment is open.
-        check(unsafe { lmdb::mdb_txn_begin(self.env.as_ptr(), null_mut(), flags, &raw mut txn) })?;
-        NonNull::new(txn).ok_or(Fault(libc::ENOMEM))
-    }
-
-    /// Frees the slots of readers that died; returns how many.
-    pub(super) fn clear_dead_readers(&self) -> Result<usize> {
-        let mut dead = 0;
-        // SAFETY: the environment is open.
-        check(unsafe { lmdb::mdb_reader_check(self.env.as_ptr(), &raw mut dead) })?;
-        Ok(dead.unsigned_abs() as usize)
-    }
-}
-
-impl Drop for Environment {
-    fn drop(&mut self) {
-        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: transactions borrow the environment, so only idle ones are left.
-        unsafe {
-            for txn in idle.drain(..) {
-                lmdb::mdb_txn_abort(txn.as_ptr());
-            }
-            lmdb::mdb_env_close(self.env.as_ptr());
-        }
-    }
-}
-
 /// What a transaction sees. What it returns is valid until the transaction ends or writes.
-pub(super) struct View<'e> {
+pub(super) struct View {
     txn: NonNull<lmdb::MDB_txn>,
-    env: &'e Environment,
     /// A write transaction belongs to its thread.
     owner: PhantomData<*mut ()>,
 }
 
-impl View<'_> {
+impl View {
+    fn new(txn: NonNull<lmdb::MDB_txn>) -> Self {
+        Self { txn, owner: PhantomData }
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
         let (mut key, mut found) = (value_of(key), value_of(&[]));
         // SAFETY: an open transaction; the bytes found live as long as it, or until it writes, which needs `&mut`.
         unsafe {
-            match lmdb::mdb_get(self.txn.as_ptr(), self.env.dbi, &raw mut key, &raw mut found) {
+            match lmdb::mdb_get(self.txn.as_ptr(), UNNAMED, &raw mut key, &raw mut found) {
                 lmdb::MDB_NOTFOUND => Ok(None),
                 code => check(code).map(|()| Some(bytes_of(&found))),
             }
@@ -180,13 +86,23 @@ impl View<'_> {
     }
 
     /// Walks the rows from `key` on, in order of their keys, while `visit` says so.
-    pub(super) fn walk<'v>(&'v self, key: &[u8], mut visit: impl FnMut(&'v [u8], &'v [u8]) -> bool) -> Result<()> {
+    pub(super) fn walk<'v>(&'v self, key: &[u8], visit: impl FnMut(&'v [u8], &'v [u8]) -> bool) -> Result<()> {
+        self.walk_in(UNNAMED, key, visit)
+    }
+
+    /// An empty key is before all others.
+    fn walk_in<'v>(
+        &'v self,
+        database: lmdb::MDB_dbi,
+        key: &[u8],
+        mut visit: impl FnMut(&'v [u8], &'v [u8]) -> bool,
+    ) -> Result<()> {
         let mut cursor = null_mut();
         // SAFETY: the cursor lives in this function; the transaction does not write meanwhile, as it is borrowed.
         unsafe {
-            check(lmdb::mdb_cursor_open(self.txn.as_ptr(), self.env.dbi, &raw mut cursor))?;
+            check(lmdb::mdb_cursor_open(self.txn.as_ptr(), database, &raw mut cursor))?;
             let (mut key, mut row) = (value_of(key), value_of(&[]));
-            let mut step = lmdb::MDB_SET_RANGE;
+            let mut step = if key.mv_size == 0 { lmdb::MDB_FIRST } else { lmdb::MDB_SET_RANGE };
             let ended = loop {
                 match lmdb::mdb_cursor_get(cursor, &raw mut key, &raw mut row, step) {
                     0 if visit(bytes_of(&key), bytes_of(&row)) => step = lmdb::MDB_NEXT,
@@ -197,6 +113,21 @@ impl View<'_> {
             lmdb::mdb_cursor_close(cursor);
             ended
         }
+    }
+
+    /// How many pages of the file the next writer may use, as long as no other snapshot is older. Not of a [`Writing`].
+    pub(super) fn free_pages(&self) -> Result<usize> {
+        // SAFETY: an open transaction.
+        let newest = unsafe { lmdb::mdb_txn_id(self.txn.as_ptr()) } as usize;
+        let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |number| usize::from_ne_bytes(*number));
+        let mut pages = 0;
+        // A row for each transaction that freed pages: their number, then theirs.
+        self.walk_in(FREE, &[], |freed_by, row| {
+            let usable = number(freed_by) < newest;
+            pages += if usable { number(row) } else { 0 };
+            usable
+        })?;
+        Ok(pages)
     }
 
     /// Bytes of the pages that hold rows, and how many rows there are.
@@ -210,7 +141,7 @@ impl View<'_> {
             ms_entries: 0,
         };
         // SAFETY: an open transaction, room for the answer.
-        check(unsafe { lmdb::mdb_stat(self.txn.as_ptr(), self.env.dbi, &raw mut stat) })?;
+        check(unsafe { lmdb::mdb_stat(self.txn.as_ptr(), UNNAMED, &raw mut stat) })?;
         let pages = stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
         Ok((pages as u64 * u64::from(stat.ms_psize), stat.ms_entries as u64))
     }
@@ -232,42 +163,37 @@ unsafe fn bytes_of<'v>(value: &lmdb::MDB_val) -> &'v [u8] {
 
 /// A snapshot. It is short: pages that it sees cannot be used again while it lives.
 pub(super) struct Reading<'e> {
-    view: View<'e>,
+    view: View,
+    env: Entered<'e>,
 }
 
-impl<'e> Deref for Reading<'e> {
-    type Target = View<'e>;
+impl Deref for Reading<'_> {
+    type Target = View;
 
-    fn deref(&self) -> &View<'e> {
+    fn deref(&self) -> &View {
         &self.view
     }
 }
 
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let txn = self.view.txn;
         // SAFETY: its last use here; a reset transaction holds no snapshot.
-        unsafe { lmdb::mdb_txn_reset(txn.as_ptr()) };
-        let mut idle = self.view.env.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE {
-            return idle.push(txn);
-        }
-        drop(idle);
-        // SAFETY: nobody else has it.
-        unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) };
+        unsafe { lmdb::mdb_txn_reset(self.view.txn.as_ptr()) };
+        self.env.idle = Some(self.view.txn);
     }
 }
 
 /// The transaction that writes; it is undone where it is dropped.
 pub(super) struct Writing<'e> {
-    view: View<'e>,
+    view: View,
+    _env: Entered<'e>,
     open: bool,
 }
 
-impl<'e> Deref for Writing<'e> {
-    type Target = View<'e>;
+impl Deref for Writing<'_> {
+    type Target = View;
 
-    fn deref(&self) -> &View<'e> {
+    fn deref(&self) -> &View {
         &self.view
     }
 }
@@ -285,7 +211,7 @@ impl Writing<'_> {
         // initialized memory (read from the file, or zeroed by its allocator without MDB_NOMEMINIT).
         unsafe {
             let txn = self.view.txn.as_ptr();
-            check(lmdb::mdb_put(txn, self.view.env.dbi, &raw mut key, &raw mut room, lmdb::MDB_RESERVE))?;
+            check(lmdb::mdb_put(txn, UNNAMED, &raw mut key, &raw mut room, lmdb::MDB_RESERVE))?;
             if len > 0 {
                 fill(std::slice::from_raw_parts_mut(room.mv_data.cast(), len));
             }
@@ -297,7 +223,7 @@ impl Writing<'_> {
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool> {
         let mut key = value_of(key);
         // SAFETY: an open transaction.
-        match unsafe { lmdb::mdb_del(self.view.txn.as_ptr(), self.view.env.dbi, &raw mut key, null_mut()) } {
+        match unsafe { lmdb::mdb_del(self.view.txn.as_ptr(), UNNAMED, &raw mut key, null_mut()) } {
             lmdb::MDB_NOTFOUND => Ok(false),
             code => check(code).map(|()| true),
         }
@@ -323,11 +249,12 @@ impl Drop for Writing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
 
     fn open(directory: &tempfile::TempDir, map_size: usize, max_readers: u32) -> Environment {
         let path = CString::new(directory.path().join("index").to_str().unwrap()).unwrap();
         let flags = Flags { read_only: false, synchronous: false, write_map: false };
-        Environment::open(&path, map_size, max_readers, flags).unwrap()
+        Environment::open(path, map_size, max_readers, flags).unwrap()
     }
 
     #[test]

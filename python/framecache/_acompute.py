@@ -1,0 +1,198 @@
+"""Values that coroutines compute: as `_compute`, in event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+
+from framecache import _background
+from framecache._flight import Flight, Outcome, enter, enter_background, wake
+from framecache._lease import HELD, LOOK_EVERY
+from framecache._reading import Found
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from concurrent.futures import Future
+    from typing import Any
+
+    from framecache._compute import Computer, Plan
+
+
+class AsyncComputer:
+    """Looks values up, and computes those that are not there in a task of their own, which lives while anybody waits.
+
+    Args:
+        computer: The same for threads, with which it shares what it knows.
+    """
+
+    def __init__(self, computer: Computer) -> None:
+        self.threads = computer
+        self._tiers = computer.tiers
+        self._flights = computer.flights
+
+    # Looking up
+
+    async def find(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
+        """As `Computer.find`."""
+        found = self.threads.find(plan, canonical, key, at_hand=True)
+        if found == "elsewhere":
+            found = await self.in_thread(self.threads.find, plan, canonical, key)
+        return found
+
+    async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
+        """As `Computer.fresh`."""
+        found = await self.find(plan, canonical, key)
+        return found if isinstance(found, Found) and not self.threads.late(found) else None
+
+    async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """As `Computer.value`, where `call` gives an awaitable."""
+        started = self._tiers.shared.started()
+        found = await self.find(plan, canonical, key)
+        served = self.threads.serve(plan, key, found, started)
+        if served is not None:
+            if self.threads.is_to_refresh(plan, key, served):
+                self._refresh(plan, canonical, key, call)
+            return served.value
+        return await self.compute(plan, canonical, key, call, found if isinstance(found, Found) else None)
+
+    # Computing
+
+    async def compute(
+        self,
+        plan: Plan,
+        canonical: bytes,
+        key: str,
+        call: Callable[[], Awaitable[Any]],
+        fallback: Found | None = None,
+        force: bool = False,
+    ) -> Any:
+        """As `Computer.compute`: in a task of its own, which lives while anybody waits for it."""
+        computer, loop = self.threads, asyncio.get_running_loop()
+        alone, since = not plan.lock, -1
+        while force or computer.is_to_compute(plan, key, fallback):
+            mine = Flight(self._flights, self._tiers.scope, key, loop, alone=alone)
+            since = mine.number if since < 0 else since
+            flight, outcome = self._flights.begin(mine), None
+            if leads := flight is mine:
+                mine.led = True
+                self._start(mine, functools.partial(self._lead, plan, canonical, key, call, mine, fallback, force))
+            try:
+                outcome = await flight.wait_in_loop(None if leads else plan.lock)
+                if outcome is None or (outcome.kind == "alone" and not leads):
+                    alone = True
+                elif outcome.is_answer(leads, not force or flight.number > since):
+                    return computer.answer(plan, key, flight, fallback, leads)
+            finally:
+                mine.led = False
+                # The traceback of an error has this frame: without a cycle it goes with the last who has it.
+                del flight, mine, outcome
+        return computer.fall_back(plan, key, fallback)
+
+    def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """As `Computer._refresh`, in a task."""
+        mine = Flight(self._flights, self._tiers.scope, key, asyncio.get_running_loop(), background=True)
+        if self._flights.begin(mine) is mine:
+            self._start(mine, functools.partial(self._lead, plan, canonical, key, call, mine, None, False))
+
+    def _start(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+        """Run it in a task, which the flight keeps while it is under way."""
+        flight.task = asyncio.get_running_loop().create_task(self._run(flight, work))
+        # One that is cancelled before it begins never runs.
+        flight.task.add_done_callback(lambda _: self._flights.end(flight, Outcome("lost")))
+
+    async def _run(self, flight: Flight, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> None:
+        outcome = Outcome("lost")
+        try:
+            if flight.background:
+                enter_background()
+            enter(flight)
+            outcome = await work()
+        except (KeyboardInterrupt, SystemExit) as error:
+            outcome = Outcome("lost", error=error)
+            if not flight.led:
+                raise
+        except BaseException as error:
+            outcome = Outcome("lost", error=error)
+            raise
+        finally:
+            self._flights.end(flight, outcome)
+            del flight, outcome
+
+    async def _lead(
+        self,
+        plan: Plan,
+        canonical: bytes,
+        key: str,
+        call: Callable[[], Awaitable[Any]],
+        flight: Flight,
+        fallback: Found | None,
+        force: bool,
+    ) -> Outcome:
+        """As `Computer.lead`."""
+        computer = self.threads
+        try:
+            found = await self.lease(plan, canonical, key, flight, force)
+            if found is None and not force and not flight.alone:
+                found = await self.fresh(plan, canonical, key)
+            if (known := computer.known(plan, key, fallback, force, found)) is not None:
+                return known
+            if flight.background and key in computer.cooling:
+                return Outcome("lost")
+            fence = computer.begin(plan, key, flight)
+            value = await call()
+            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, flight)
+            return kept
+        except Exception as error:
+            return computer.failed(plan, key, error)
+        finally:
+            if flight.lease is not None:
+                _background.later(computer.release, key, flight)
+            del flight  # as in `compute`
+
+    # Leases
+
+    async def lease(self, plan: Plan, canonical: bytes, key: str, flight: Flight, force: bool) -> Found | str | None:
+        """As `Computer.lease`."""
+        if not plan.lock or not self.threads.leases.are_given():
+            return None
+        ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
+        while await self._ask_for_lease(plan, key, flight):
+            if flight.background:
+                return HELD
+            if force or flight.alone or time.monotonic() + pause >= ends:
+                return None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOK_EVERY[1])
+            if (found := await self.fresh(plan, canonical, key)) is not None:
+                return found
+        return None
+
+    async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
+        computer = self.threads
+        asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
+        try:
+            return bool(await _result_of(asked))
+        except asyncio.CancelledError:
+            asked.add_done_callback(lambda _: _background.later(computer.release, key, flight))
+            raise
+
+    async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run it in a worker thread, where it may touch a disk; right here where it cannot."""
+        if self._tiers.store is None:
+            return work(*arguments)
+        return await _result_of(_background.submit(work, *arguments))
+
+
+async def _result_of(future: Future[Any]) -> Any:
+    """What a worker thread returns. If this is cancelled before it begins, it does not."""
+    loop = asyncio.get_running_loop()
+    sleeper = loop.create_future()
+    future.add_done_callback(lambda _: wake(sleeper, loop))
+    try:
+        await sleeper
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()

@@ -1,0 +1,314 @@
+"""The client's ground: what a cache is made of, what it tells, and how it is switched off."""
+
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar
+
+from framecache import _shared
+from framecache._compute import Computer
+from framecache._flight import Flights
+from framecache._framecache import L1, MISSING, InvalidArgument, Store
+from framecache._sealed import SealedStore
+from framecache._settings import Settings, given
+from framecache._shared import Shared
+from framecache._tiers import Tiers
+from framecache._times import SystemClock, milliseconds
+from framecache._url import size_of, store_of
+from framecache._values import check_codec, check_compression, check_text, decode
+
+TYPE_CHECKING = False  # importing typing would cost more than all of framecache
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from types import TracebackType
+    from typing import Any, Literal
+
+    from typing_extensions import Self
+
+    from framecache._events import Event
+    from framecache._framecache import Clock, Keyring, Missing
+    from framecache._times import Seconds
+
+#: The caches that are bypassed in this context.
+_bypassed: ContextVar[tuple[object, ...]] = ContextVar("framecache_bypassed", default=())
+
+
+class Base:
+    """A cache without its methods: tiers, settings, counters, and switches. `Cache` documents the arguments."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | Missing = MISSING,
+        ttl: Seconds | Missing | None = MISSING,
+        l1: int | str | Missing | None = MISSING,
+        codec: str | Missing = MISSING,
+        compression: str | Missing | None = MISSING,
+        max_value_bytes: int | Missing = MISSING,
+        on_error: str | Missing = MISSING,
+        keyring: Keyring | None = None,
+        accept_plaintext_until: datetime | None = None,
+        on_tamper: Literal["miss", "raise"] = "miss",
+        clock: Clock | None = None,
+    ) -> None:
+        settings = Settings()
+        self._url = settings.url if url is None else url
+        self._namespace = check_text("namespace", given(namespace, MISSING, settings.namespace))
+        self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
+        self._codec: str = check_codec(given(codec, MISSING, settings.codec))
+        self._compression = check_compression(given(compression, MISSING, settings.compression))
+        self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
+        on_error = given(on_error, MISSING, settings.on_error)
+        _check(self._compression, self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
+        if self._ttl is not None:
+            milliseconds(self._ttl)
+        self._keyring = keyring
+        self._accept_plaintext_until = accept_plaintext_until
+        where = None if self._url is None else store_of(self._url)
+        self._path: str | None = None
+        self._store_settings: dict[str, Any] = {}
+        if where is not None:
+            self._path, self._store_settings = where
+        l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
+        if self._path is None and l1_bytes is None:
+            raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
+        store = self._open(self._namespace, self._compression)
+        native = store._store if isinstance(store, SealedStore) else store
+        memory = None if l1_bytes is None else L1(l1_bytes, decode=decode, epochs=native, clock=clock)
+        self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
+        self._shared = Shared(
+            memory,
+            self._clock,
+            on_error,
+            on_tamper == "raise",
+            self._max_value_bytes,
+            bool(self._store_settings.get("read_only")),
+        )
+        self._tiers = Tiers(self._shared, store, self._shared.new_scope())
+        self._flights = Flights()
+        self._computer = Computer(self._tiers, self._flights)
+        self._others: dict[tuple[str, str | None], Computer] = {}
+        self._l1 = memory
+        # What functions ask first; without L1 it never has anything.
+        self._calls = memory or L1(1, decode=decode)
+        self._slow = 0
+        self._closed = False
+        self._disabled = settings.disable
+        if self._disabled:
+            self._slow_down(1)
+
+    def _open(self, namespace: str, compression: str | None) -> Store | SealedStore | None:
+        if self._path is None:
+            return None
+        store = Store(
+            self._path,
+            namespace=namespace,
+            compression=compression,
+            max_value_bytes=self._max_value_bytes,
+            **self._store_settings,
+        )
+        if self._keyring is None:
+            return store
+        return SealedStore(store, self._keyring, namespace, self._accept_plaintext_until)
+
+    # Telling
+
+    def stats(self) -> dict[str, int]:
+        """Return how often a value was found (``hit``) and why it was not.
+
+        With two tiers, ``l1_hit`` and ``store_hit`` say where; ``joined``: by waiting for one who computed it.
+
+        The reasons of misses: ``absent``, ``expired``, ``invalidated`` (a tag or the namespace), ``other_key`` (two
+        keys with one hash), ``unreadable`` (not what was written, or the system refused), ``undecodable`` (an unknown
+        codec, compression or type, a damaged payload, one that decompressed would be larger than `max_value_bytes`, a
+        library that is not installed, a sealed entry without a keyring). With a keyring also why an entry was refused:
+        ``not_sealed``, ``no_key`` (its master key is not in the keyring), ``wrong_key``, ``wrong_entry``,
+        ``changed_header``, ``truncated``, ``changed``.
+
+        ``dropped`` counts what was not stored for want of time or room, ``superseded`` what was computed while its key
+        or a tag was invalidated, ``unencodable`` and ``too_large`` results of functions that could not be stored,
+        ``stale`` values served after their time, ``error`` failures of the store.
+        """
+        numbers = dict(self._shared.counts.numbers)
+        # Those that L1 answered at once, and those that took the long way through it.
+        in_l1 = (0 if self._l1 is None else self._l1.stats()["hits"]) + numbers.pop("l1_hit", 0)
+        in_store = numbers.pop("store_hit", 0)
+        told = {"hit": in_l1 + in_store}
+        if self._l1 is not None and self._path is not None:
+            told.update(l1_hit=in_l1, store_hit=in_store)
+        return {name: number for name, number in {**told, **numbers}.items() if number}
+
+    def health(self) -> dict[str, Any]:
+        """Return the state of each tier: what L1 holds, and whether the store is used.
+
+        ``store``: ``closed`` where all is well, ``open`` after failures, when it is left alone for a while,
+        ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures.
+        """
+        return {
+            "enabled": not self._disabled,
+            "l1": None if self._l1 is None else self._l1.stats(),
+            "store": "none" if self._path is None else self._shared.breaker.state,
+            "errors": self._shared.counts.numbers.get("error", 0),
+        }
+
+    def usage(self) -> dict[str, int]:
+        """Return what the directory uses: bytes of index and blobs, reserved ones, and those pinned by views of old
+        blobs.
+
+        With them: how many ``blobs`` there are, ``max_bytes``, and how many entries this cache evicted, found expired
+        and found damaged.
+
+        Raises:
+            InvalidArgument: a cache in memory alone.
+        """
+        return self._opened().opened("usage").stats()
+
+    def verify(self) -> dict[str, int]:
+        """Check every entry of the directory; remove those that are damaged, and files that no entry names.
+
+        Returns:
+            How many entries are ``whole``, how many were ``damaged``, and how many files were ``orphans``.
+
+        Raises:
+            InvalidArgument: a cache in memory alone.
+        """
+        whole, damaged, orphans = self._opened().opened("verify").verify()
+        return {"whole": whole, "damaged": damaged, "orphans": orphans}
+
+    def add_hook(self, hook: Callable[[Event], object]) -> None:
+        """Call `hook` with a `framecache.Event` for everything that happens, in the thread in which it does; hits are
+        slower then. What it raises is logged, at most once a minute, and goes no further.
+        """
+        if not callable(hook):
+            raise InvalidArgument(f"hook: expected a callable, got {hook!r:.100}")
+        self._shared.add_hook(hook)
+        self._slow_down(1)
+
+    def remove_hook(self, hook: Callable[[Event], object]) -> None:
+        """Do not call `hook` any more."""
+        if not self._shared.remove_hook(hook):
+            raise InvalidArgument(f"hook: expected one that was added, got {hook!r:.100}")
+        self._slow_down(-1)
+
+    # Switching off
+
+    def bypass(self) -> Bypass:
+        """A context manager within which nothing is read or stored, in this thread or task: functions are just called.
+
+        Deleting and invalidating go on.
+        """
+        return Bypass(self)
+
+    def _is_bypassed(self) -> bool:
+        return bool(self._slow) and (self._disabled or self in _bypassed.get())
+
+    def _slow_down(self, by: int) -> None:
+        """Send all hits the long way, which knows about hooks and bypasses; or end that."""
+        with _shared.mutex:
+            self._slow += by
+            self._calls.slow = self._slow
+
+    def _calls_through(self) -> bool:
+        """Whether functions are just called now."""
+        return self._closed or self._is_bypassed()
+
+    def _computer_for(self, namespace: str, compression: str | None) -> Computer:
+        """The computer of a namespace, and of a way to compress new entries, which memory does not."""
+        if namespace == self._namespace and (compression == self._compression or self._path is None):
+            return self._computer
+        place = (namespace, None if self._path is None else compression)
+        if (known := self._others.get(place)) is not None:
+            return known
+        store = None if self._closed else self._open(namespace, compression)
+        scope = self._tiers.scope if namespace == self._namespace else self._shared.new_scope()
+        made = Computer(Tiers(self._shared, store, scope), self._flights)
+        with _shared.mutex:
+            known = self._others.setdefault(place, made)
+            if self._closed:
+                known.close()
+        return known
+
+    def close(self) -> None:
+        """Close the cache. Values and views that were read stay valid; functions are just called. Twice is fine."""
+        with _shared.mutex:
+            if self._closed:
+                return
+            self._closed = True
+            self._slow_down(1)
+            for computer in (self._computer, *self._others.values()):
+                computer.close()
+        if self._l1 is not None:
+            self._l1.clear()
+
+    def __enter__(self) -> Self:
+        """Return the cache itself."""
+        self._opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Its URL."""
+        return f"framecache.Cache({self._url!r})" if self._url is not None else "framecache.Cache()"
+
+    def _opened(self) -> Tiers:
+        if self._closed:
+            raise InvalidArgument(f"{self!r}: expected an open cache, got a closed one")
+        return self._tiers
+
+
+class Bypass:
+    """Within it, a cache is not used."""
+
+    def __init__(self, cache: Base) -> None:
+        self._cache = cache
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> None:
+        """Switch the cache off in this context."""
+        self._tokens.append(_bypassed.set((*_bypassed.get(), self._cache)))
+        self._cache._slow_down(1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Switch it on again."""
+        _bypassed.reset(self._tokens.pop())
+        self._cache._slow_down(-1)
+
+
+def _l1_bytes(l1: int | str | None) -> int | None:
+    if l1 is None:
+        return None
+    size = size_of("l1", l1) if isinstance(l1, str) else l1
+    if type(size) is not int or not 0 < size <= sys.maxsize:
+        raise InvalidArgument(f"l1: expected None, a size such as '256MiB' or a number of bytes, got {l1!r:.100}")
+    return size
+
+
+def _check(
+    compression: str | None,
+    max_value_bytes: object,
+    on_error: object,
+    on_tamper: object,
+    keyring: Keyring | None,
+    accept_plaintext_until: datetime | None,
+) -> None:
+    if type(max_value_bytes) is not int or not 0 < max_value_bytes <= sys.maxsize:
+        raise InvalidArgument(f"max_value_bytes: expected an int from 1 to {sys.maxsize}, got {max_value_bytes!r:.100}")
+    for argument, value, expected in (
+        ("on_error", on_error, ("count", "raise")),
+        ("on_tamper", on_tamper, ("miss", "raise")),
+    ):
+        if value not in expected:
+            raise InvalidArgument(f"{argument}: expected {expected[0]!r} or {expected[1]!r}, got {value!r:.100}")
+    if keyring is None and accept_plaintext_until is not None:
+        raise InvalidArgument("accept_plaintext_until: expected a keyring with it, got none")
+    if keyring is not None and compression is not None:
+        raise InvalidArgument(f"compression: expected None with a keyring, got {compression!r:.100}")

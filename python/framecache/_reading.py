@@ -1,0 +1,323 @@
+"""What the tiers of one namespace have under a key: L1 is asked first, then the store of this machine.
+
+Each entry has two names here: its *key*, a str, which the store keeps it under, and its *canonical* key, the bytes
+that L1 compares. Those of a user's key are its UTF-8, those of a call its arguments.
+"""
+
+from __future__ import annotations
+
+from framecache._framecache import (
+    MISSING,
+    CopyRequired,
+    DecodeError,
+    EncodeError,
+    EntryRefused,
+    FrameError,
+    InvalidArgument,
+    StoreBusy,
+    StoreError,
+)
+from framecache._times import now_by
+from framecache._values import decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Final, Literal
+    from weakref import ReferenceType
+
+    from framecache._framecache import L1, Call, Store
+    from framecache._sealed import SealedStore
+    from framecache._shared import Shared
+    from framecache._values import Encoded
+
+#: The longest key, in bytes of UTF-8, as in a store.
+_LONGEST_KEY: Final = 64 * 1024
+#: bytes of up to this many are kept in L1 over a store, which maps larger ones.
+_SMALL: Final = 64 * 1024
+
+
+class Found:
+    """An entry that was read.
+
+    Attributes:
+        value: Decoded.
+        encoded: What it can be decoded from once more; `None` where the value is immutable.
+        created: When it was written, in milliseconds since 1970-01-01 UTC.
+        deadline: Until when it is fresh; `None`: for ever.
+        until: Until when it may be served at all; `None`: for ever.
+        size: Bytes of its payload, or of its frame in a store.
+        tier: ``l1`` or ``store``.
+    """
+
+    __slots__ = ("created", "deadline", "encoded", "size", "tier", "until", "value")
+
+    def __init__(
+        self,
+        value: Any,
+        encoded: Encoded | None,
+        created: int,
+        deadline: int | None,
+        until: int | None,
+        size: int,
+        tier: Literal["l1", "store"],
+    ) -> None:
+        self.value = value
+        self.encoded = encoded
+        self.created = created
+        self.deadline = deadline
+        self.until = until
+        self.size = size
+        self.tier = tier
+
+    def again(self, views: bool = False) -> Any:
+        """The value for one more caller, who may change it."""
+        return self.value if self.encoded is None else decode(*self.encoded, views=views)
+
+
+class Reader:
+    """The tiers of one namespace, for reading.
+
+    Args:
+        shared: What all namespaces have in common.
+        store: The store of this machine, if there is one.
+        scope: The scope of its users' keys.
+    """
+
+    def __init__(self, shared: Shared, store: Store | SealedStore | None, scope: int) -> None:
+        self.shared = shared
+        self.l1 = shared.l1
+        self.store = store
+        self.scope = scope
+        self._calls: dict[str, list[tuple[int, ReferenceType[Call]]]] = {}
+
+    # Names
+
+    def canonical(self, key: str) -> bytes:
+        """The canonical key of a user's key. In memory alone, that of a call whose key it is, if that has an entry.
+
+        Raises:
+            EncodeError: not a str.
+            InvalidArgument: one that is too long.
+            UnicodeEncodeError: one with lone surrogates.
+        """
+        if not isinstance(key, str):
+            raise EncodeError(f"key: expected a str, got {type(key).__name__}")
+        if self.store is None and "#" in key:
+            for _, call in self._calls_of(key.rpartition("#")[0]):
+                if (found := call.find(key)) is not None:
+                    return found
+        encoded = key.encode()
+        if len(encoded) > _LONGEST_KEY:
+            raise InvalidArgument(f"key: expected at most {_LONGEST_KEY} bytes of UTF-8, got {len(encoded)}")
+        return self.scope.to_bytes(4, "little") + encoded
+
+    def add_call(self, label: str, scope: int, call: Call) -> None:
+        """Note which function has keys that begin with `label`, as long as there is that function."""
+        from weakref import ref
+
+        calls = [one for one in self._calls.get(label, ()) if one[1]() is not None]
+        self._calls[label] = [*calls, (scope, ref(call))]
+
+    def _calls_of(self, label: str) -> Iterator[tuple[int, Call]]:
+        for scope, reference in self._calls.get(label, ()):
+            if (call := reference()) is not None:
+                yield scope, call
+
+    # Reading
+
+    def find(
+        self,
+        canonical: bytes,
+        key: str,
+        *,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        stale: bool = False,
+        share: bool = False,
+        at_hand: bool = False,
+        own: bool = True,
+    ) -> Found | str:
+        """Look an entry up; return it, or the reason for a miss.
+
+        Args:
+            canonical: Its canonical key.
+            key: Its key.
+            views: Decode to views of the frame.
+            require_zero_copy: Raise `CopyRequired` where decoding would copy.
+            stale: Return one past its deadline too.
+            share: Keep in L1 the object itself, whatever its type.
+            at_hand: Return ``elsewhere`` where a file must be opened.
+            own: Whether L1 keeps objects of this canonical key as they are decoded with `views`.
+        """
+        found: Found | str = "absent"
+        if self.l1 is not None:
+            in_l1 = self._find_in_l1(self.l1, canonical, key, views, require_zero_copy, stale)
+            if in_l1 is not None:
+                return in_l1
+        if (store := self.store) is not None and self.shared.breaker.allows():
+            found = self._find_in_store(store, canonical, key, views, require_zero_copy, stale, share, at_hand, own)
+        return found
+
+    def note(self, found: Found | str, key: str, started: float = 0.0) -> None:
+        """Count what a read came to, and tell the hooks.
+
+        Args:
+            found: What `find` returned; if that is ``elsewhere``, the read goes on.
+            key: What was read.
+            started: As of `Shared.started`.
+        """
+        if isinstance(found, Found):
+            self.shared.counts.add(f"{found.tier}_hit")
+            self.shared.emit("hit", found.tier, key, found.size, started)
+        elif found != "elsewhere":
+            self.shared.counts.add(found)
+            self.shared.emit("miss", "l1" if self.store is None else "store", key, 0, started)
+
+    def _find_in_l1(
+        self, l1: L1, canonical: bytes, key: str, views: bool, require_zero_copy: bool, stale: bool
+    ) -> Found | None:
+        entry = l1.entry(canonical, stale)
+        if entry is None:
+            return None
+        value, payload, codec, described, created, deadline, until, size = entry
+        encoded = None if payload is None else (payload, codec, described)
+        try:
+            if value is MISSING:
+                assert payload is not None
+                value = decode(payload, codec, described, views, require_zero_copy)
+            elif type(value) is bytes and views:
+                value = memoryview(value)
+            elif require_zero_copy and isinstance(value, bytes | str | int | float | tuple | frozenset | None):
+                raise CopyRequired("reading payload would copy: the value was rebuilt when it was stored")
+        except CopyRequired:
+            if require_zero_copy:
+                raise
+            return None
+        except (DecodeError, ImportError) as error:
+            self.miss("undecodable", key, error)
+            return None
+        return Found(value, encoded, created, deadline, until, size, "l1")
+
+    def _find_in_store(
+        self,
+        store: Store | SealedStore,
+        canonical: bytes,
+        key: str,
+        views: bool,
+        require_zero_copy: bool,
+        stale: bool,
+        share: bool,
+        at_hand: bool,
+        own: bool,
+    ) -> Found | str:
+        shared = self.shared
+        try:
+            looked = store.look(
+                key,
+                now_by(shared.clock),
+                views=views,
+                require_zero_copy=require_zero_copy,
+                stale=stale,
+                at_hand=at_hand,
+            )
+        except EntryRefused as error:
+            shared.emit("tamper", "store", key)
+            if shared.raise_on_tamper and error.reason != "no_key":
+                raise
+            return self.miss(error.reason, key, error)
+        except CopyRequired as error:
+            if require_zero_copy:
+                raise
+            return self.miss("undecodable", key, error)
+        except DecodeError as error:
+            return self.miss("undecodable", key, error)
+        except FrameError as error:
+            return self.miss("unreadable", key, error)
+        except StoreError as error:
+            self.failed(error, key)
+            return self.miss("unreadable", key, error)
+        shared.breaker.succeeded()
+        if isinstance(looked, str):
+            if looked == "unreadable":
+                return self.miss(looked, key, StoreError("its bytes are not what was written"))
+            return looked
+        raw, created, deadline, until, size, guards = looked
+        if not isinstance(raw, tuple):
+            found = Found(raw, None, created, deadline, until, size, "store")
+            if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
+                # A view is one of the payload's frame.
+                payload: Any = raw.obj if isinstance(raw, memoryview) else None
+                self.l1.fill(canonical, raw, payload, "raw", None, created, deadline, until, guards, share)
+                shared.emit_evictions()
+            return found
+        payload, codec, described = raw
+        try:
+            value = decode(payload, codec, described, views, require_zero_copy)
+        except CopyRequired as error:
+            if require_zero_copy:
+                raise
+            return self.miss("undecodable", key, error)
+        except (DecodeError, ImportError) as error:
+            return self.miss("undecodable", key, error)
+        if self.l1 is not None:
+            kept = value if own or not views else MISSING
+            self.l1.fill(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
+            shared.emit_evictions()
+        return Found(value, raw, created, deadline, until, size, "store")
+
+    def miss(self, reason: str, key: str, error: Exception | None = None) -> str:
+        """Note why something that is there cannot be served; return the reason."""
+        if error is not None:
+            self.shared.counts.log(reason, "%s entry of %.100r is a miss: %s", reason, key, error)
+        return reason
+
+    def failed(self, error: StoreError, key: str = "") -> None:
+        """Note that the store failed; raise the error where that is wanted."""
+        self.shared.breaker.failed()
+        self.shared.counts.add("error")
+        self.shared.emit("error", "store", key)
+        if self.shared.raise_on_error:
+            raise error
+        self.shared.counts.log("error", "the store failed, which counts as a miss: %s", error)
+
+    # Listing
+
+    def contains(self, canonical: bytes, key: str) -> bool:
+        """Whether there is an entry to serve."""
+        if (store := self.store) is None:
+            return self.l1 is not None and self.l1.entry(canonical) is not None
+        if not self.shared.breaker.allows():
+            return False
+        try:
+            found = store.contains(key, now_by(self.shared.clock))
+        except (FrameError, StoreBusy):
+            return False
+        except StoreError as error:
+            self.failed(error, key)
+            return False
+        self.shared.breaker.succeeded()
+        return found
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with `prefix`."""
+        if (store := self.store) is None:
+            yield from (key for key in self._kept_keys() if key.startswith(prefix))
+            return
+        after: bytes | None = None
+        while True:
+            keys, after = store.keys(prefix, after, now_by(self.shared.clock))
+            yield from keys
+            if after is None:
+                return
+
+    def _kept_keys(self) -> Iterator[str]:
+        """The keys of what memory has, which is a copy of them all."""
+        if (l1 := self.l1) is None:
+            return
+        for rest in l1.keys(self.scope):
+            yield rest.decode()
+        for label in list(self._calls):
+            for scope, call in self._calls_of(label):
+                for rest in l1.keys(scope):
+                    yield call.key_of(scope.to_bytes(4, "little") + rest)

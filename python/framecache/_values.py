@@ -1,0 +1,147 @@
+"""Which codec a value takes, and values from payloads."""
+
+from __future__ import annotations
+
+from framecache import _raw
+from framecache._framecache import (
+    CopyRequired,
+    DecodeError,
+    Frame,
+    InvalidArgument,
+    SerializationWrapper,
+    encode_arrow,
+    encode_json,
+    encode_msgpack,
+    unpackb,
+)
+
+TYPE_CHECKING = False  # importing typing would cost more than all of framecache
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Final
+
+    #: A payload, its codec, and what decoding needs to know beyond them.
+    Encoded = tuple[Frame, str, dict[str, Any]]
+
+#: The codec under which a tier keeps a sealed frame.
+SEALED: Final = "sealed"
+#: What the argument `codec` of a cache, a function and `set` may be.
+CODECS: Final = ("auto", "msgpack", "json")
+
+
+def check_codec(codec: str) -> str:
+    """Return `codec`, if it is one of `CODECS`."""
+    if codec not in CODECS:
+        raise InvalidArgument(f"codec: expected 'auto', 'msgpack' or 'json', got {codec!r:.100}")
+    return codec
+
+
+def check_compression(compression: str | None, argument: str = "compression") -> str | None:
+    """Return `compression`, if it is a way to compress entries."""
+    if compression is None:
+        return None
+    if not isinstance(compression, str):
+        raise InvalidArgument(f"{argument}: expected None or a str, got {type(compression).__name__}")
+    if compression in ("auto", "lz4", "zstd", *(f"zstd:{level}" for level in range(1, 23))):
+        return compression
+    raise InvalidArgument(
+        f"{argument}: expected None, 'lz4', 'zstd', 'zstd:LEVEL' with a level from 1 to 22, or 'auto', got "
+        f"{compression!r:.100}"
+    )
+
+
+def check_text(argument: str, text: str) -> str:
+    """Return `text`, if it is a str."""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{argument}: expected a str, got {type(text).__name__}")
+    return text
+
+
+def texts_of(argument: str, texts: Iterable[str]) -> list[str]:
+    """Return several str as a list.
+
+    Raises:
+        InvalidArgument: one str, which is easily passed in place of a list of one.
+    """
+    if isinstance(texts, str):
+        raise InvalidArgument(f"{argument}: expected several of them, got the str {texts!r:.100}; put it in a list")
+    return list(texts)
+
+
+def tags_of(tags: Iterable[str]) -> list[str]:
+    """As `texts_of`, for tags; those that begin with NUL are functions'."""
+    found = texts_of("tags", tags)
+    for tag in found:
+        if check_text("tags", tag).startswith("\0"):
+            raise InvalidArgument(f"tags: expected none that begins with NUL, got {tag!r:.100}")
+    return found
+
+
+def choose(value: object, codec: str = "auto") -> tuple[str, Any, dict[str, Any]]:
+    """Return the codec for `value`, what to hand to it, and what decoding needs to know."""
+    if codec != "auto":
+        return codec, value, {}
+    if (raw := _raw.encode(value)) is not None:
+        return raw
+    kind = type(value)
+    if kind.__module__ != "builtins":
+        from framecache import arrow
+
+        if (table := arrow.describe(value)) is not None:
+            return "arrow", *table
+    return "msgpack", value, {}
+
+
+def encode(value: object, codec: str = "auto") -> Encoded:
+    """Return the payload of `value`, in memory of its own."""
+    chosen, source, described = choose(value, codec)
+    if chosen == "raw":
+        return source if type(source) is Frame else Frame(source), chosen, described
+    if chosen == "arrow":
+        frame = encode_arrow(source, described)
+    else:
+        frame = encode_msgpack(source) if chosen == "msgpack" else encode_json(source)
+    payload = SerializationWrapper.unwrap_metadata(frame)[0]
+    own = payload.obj if isinstance(payload, memoryview) else payload
+    return own if isinstance(own, Frame) else Frame(own), chosen, described
+
+
+def decode(
+    payload: Frame, codec: str, described: dict[str, Any], views: bool = False, require_zero_copy: bool = False
+) -> Any:
+    """Return the value whose payload this is.
+
+    Raises:
+        CopyRequired: with `require_zero_copy`, where reading would copy.
+        DecodeError: a payload that its codec cannot read, or a codec that is not known.
+        ImportError: a library that the value needs and that is not installed.
+    """
+    if codec == "msgpack":
+        value = unpackb(payload, views=views)
+        if require_zero_copy and not _is_view(value):
+            raise CopyRequired("reading payload would copy: only bytes and arrays can be views, with views=True")
+        return value
+    if codec == "raw":
+        return _raw.decode(payload, described, views, require_zero_copy)
+    if codec == "arrow":
+        from framecache import arrow
+
+        return arrow.rebuild(payload, described, views=views, require_zero_copy=require_zero_copy)
+    if codec == "json":
+        if require_zero_copy:
+            raise CopyRequired("reading payload would copy: JSON has no views")
+        from framecache import json
+
+        try:
+            return json.loads(memoryview(payload))
+        except json.JSONDecodeError as error:
+            raise DecodeError(f"cannot decode json payload: {error}") from error
+    if codec == SEALED:
+        key_id = SerializationWrapper.unwrap(payload)[1].get("kid")
+        raise DecodeError(f"cannot decode sealed payload: expected a keyring with master key {key_id}, found none")
+    raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow', 'msgpack' or 'json', found {codec!r}")
+
+
+def _is_view(value: Any) -> bool:
+    """Whether it is a memoryview, or an array that stands on other memory."""
+    return isinstance(value, memoryview) or getattr(getattr(value, "flags", None), "owndata", True) is False

@@ -1,0 +1,111 @@
+//! What Python gets of an entry of a store: the value where it needs no decoding, else payload, codec and description.
+
+use super::described::{Described, Kind};
+use super::frame::Frame;
+use super::store::Store;
+use crate::buffer::FrameBuf;
+use crate::error::Result;
+use crate::store::{AtHand, Hit, Inline, Lookup, Miss};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+/// What is made of a frame in the index, while its snapshot lives.
+pub(super) enum Short<'py> {
+    /// The value.
+    Bytes(Bound<'py, PyBytes>),
+    /// A copy of the frame.
+    Frame(Result<Hit>),
+}
+
+/// What Python gets.
+pub(super) enum Shown<'py> {
+    /// The value that was stored.
+    Value(Bound<'py, PyAny>),
+    /// What it has to be decoded from, or why there is none.
+    Other(Bound<'py, PyAny>),
+}
+
+impl<'py> Shown<'py> {
+    /// As `get` returns it.
+    pub(super) fn into_object(self) -> Bound<'py, PyAny> {
+        match self {
+            Self::Value(shown) | Self::Other(shown) => shown,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn inline<'py>(&self, py: Python<'py>, inline: Inline<'_>, in_place: bool) -> Short<'py> {
+        if !in_place
+            && inline.has_own_header()
+            && let Ok(Some((described, start))) = self.kinds.find(py, inline.frame)
+            && described.kind == Kind::Bytes
+        {
+            return Short::Bytes(PyBytes::new(py, inline.frame.get(start..).unwrap_or_default()));
+        }
+        Short::Frame(inline.to_hit())
+    }
+
+    /// Shows what was found; a file is opened without the GIL.
+    pub(super) fn at_hand<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        found: AtHand<Short<'py>>,
+        views: bool,
+        zero_copy: bool,
+    ) -> PyResult<Shown<'py>> {
+        let found = match found {
+            AtHand::Inline(Short::Bytes(bytes)) => return Ok(Shown::Value(bytes.into_any())),
+            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+            AtHand::Found(found) => found,
+            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
+        };
+        let hit = match found {
+            Lookup::Hit(hit) => hit,
+            Lookup::Miss(reason) => return Ok(Shown::Other(reason_of(py, reason).clone().into_any())),
+        };
+        let known = if hit.own_header { self.kinds.find(py, &hit.frame)? } else { None };
+        let (payload, described) = match known {
+            Some((described, start)) => (hit.frame.slice(start..)?, described),
+            None => self.read_header(py, &hit, zero_copy)?,
+        };
+        Ok(match described.kind {
+            Kind::Bytes if !views && !zero_copy => Shown::Value(PyBytes::new(py, &payload).into_any()),
+            Kind::View => Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any()),
+            Kind::Bytes | Kind::Bytearray if views => {
+                Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any())
+            }
+            _ => {
+                let payload = Bound::new(py, Frame::from(payload))?;
+                Shown::Other((payload, described.codec, described.python).into_pyobject(py)?.into_any())
+            }
+        })
+    }
+
+    fn read_header(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> PyResult<(FrameBuf, Described)> {
+        let (header, start) = hit.header()?;
+        let inner = self.inner()?;
+        let payload = match header.compression {
+            None => hit.frame.slice(start..)?,
+            Some(_) => py.detach(|| inner.payload(&hit.frame, &header, start, !zero_copy))?,
+        };
+        let described = Described::of(py, &header)?;
+        if hit.own_header {
+            self.kinds.remember(py, &hit.frame, &header, &described)?;
+        }
+        Ok((payload, described))
+    }
+}
+
+fn reason_of(py: Python<'_>, reason: Miss) -> &Bound<'_, PyString> {
+    match reason {
+        Miss::Absent => intern!(py, "absent"),
+        Miss::Expired => intern!(py, "expired"),
+        Miss::OtherKey => intern!(py, "other_key"),
+        Miss::Invalidated => intern!(py, "invalidated"),
+        Miss::Damaged => intern!(py, "unreadable"),
+    }
+}
