@@ -93,7 +93,7 @@ fn an_abandoned_writer_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_has_no_room_is_an_error_and_what_was_there_stays() {
+fn what_has_no_room_is_an_error_and_its_file_goes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = Arc::new(Store::open(&path, Options { max_bytes: 2 << 20, ..Options::default() }).unwrap());
@@ -104,8 +104,10 @@ fn what_has_no_room_is_an_error_and_what_was_there_stays() {
     let bytes = payload(1, 200_000);
     let error = (0..20).find_map(|_| writer.push(&bytes).err()).or_else(|| writer.finish().err()).unwrap();
     assert!(error.to_string().contains("max_bytes"), "{error}");
-    assert_eq!(files(&path), 1);
-    assert_eq!(read(&store, Access::Plain).as_deref(), Some(&b"old"[..]));
+    // What was there may have been evicted to make room.
+    let left = read(&store, Access::Plain);
+    assert!(left.as_deref().is_none_or(|left| left == b"old"));
+    assert_eq!(files(&path), usize::from(left.is_some()));
 }
 
 #[test]

@@ -15,8 +15,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, PoisonError};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Room is booked in steps of this: 64 MiB.
-const STEP: u64 = 64 << 20;
+/// Room is booked in steps of a 64th of the store's, of these sizes: 256 KiB to 64 MiB.
+const STEPS: (u64, u64) = (256 << 10, 64 << 20);
 
 /// An entry that is written front to back, into a file that nobody sees before [`Self::commit`].
 ///
@@ -124,7 +124,7 @@ impl EntryWriter {
             let limit = usize::try_from(most).unwrap_or(usize::MAX);
             return Err(Error::TooLarge { place: "stream (max_bytes of the store)", bytes, limit });
         }
-        let wanted = needed.next_multiple_of(STEP).min(most);
+        let wanted = needed.next_multiple_of((options.max_bytes / 64).clamp(STEPS.0, STEPS.1)).min(most);
         loop {
             let done = index.change(options, |change| {
                 let room = change.make_room(Room { index: 0, blob: wanted - self.reserved }, self.now)?;

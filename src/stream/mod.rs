@@ -35,10 +35,14 @@
 mod chunk;
 mod index;
 mod reader;
+mod scan;
+mod table;
 mod writer;
 
 pub use index::{Fault, Index, MAX_INDEX};
 pub use reader::StreamReader;
+pub use scan::TableScan;
+pub use table::TableWriter;
 pub use writer::{StreamWriter, Summary};
 
 use crate::compress::Compression;
