@@ -300,6 +300,8 @@ struct Detached {
     /// Emptied only when dropped.
     scan: Option<Scan>,
     schema: SchemaRef,
+    /// Called with the bytes that are done, and those in all, after each batch.
+    progress: Option<Py<PyAny>>,
 }
 
 impl Drop for Detached {
@@ -313,8 +315,14 @@ impl Iterator for Detached {
     type Item = Result<RecordBatch, ArrowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let scan = self.scan.as_mut()?;
-        Python::attach(|py| py.detach(|| scan.next()))
+        let (scan, progress) = (self.scan.as_mut()?, self.progress.as_ref());
+        Python::attach(|py| {
+            let batch = py.detach(|| scan.next())?;
+            match progress.map(|progress| progress.call1(py, scan.progress())) {
+                Some(Err(error)) => Some(Err(ArrowError::ExternalError(error.to_string().into()))),
+                _ => Some(batch),
+            }
+        })
     }
 }
 
@@ -329,6 +337,7 @@ impl RecordBatchReader for Detached {
 pub(super) struct TableScan {
     scan: Mutex<Option<Scan>>,
     schema: SchemaRef,
+    progress: Option<Py<PyAny>>,
     /// How many batches there are.
     #[pyo3(get)]
     num_batches: usize,
@@ -345,7 +354,7 @@ impl Drop for TableScan {
 impl TableScan {
     /// Opens the table of `key` that `frame` is; of its columns those that are named.
     #[new]
-    #[pyo3(signature = (frame, key, *, columns=None, keyring=None, workers=None))]
+    #[pyo3(signature = (frame, key, *, columns=None, keyring=None, workers=None, progress=None))]
     fn new(
         py: Python<'_>,
         frame: &Frame,
@@ -353,12 +362,13 @@ impl TableScan {
         columns: Option<Vec<String>>,
         keyring: Option<&Keyring>,
         workers: Option<usize>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let (frame, options) = (frame.buf().clone(), options(None, workers, None)?);
         let scan = with_access(py, keyring, |access| {
             Scan::new(Reader::open(frame, key, access, &options)?, columns.as_deref())
         })?;
-        Ok(Self { schema: scan.schema(), num_batches: scan.num_batches(), scan: Mutex::new(Some(scan)) })
+        Ok(Self { schema: scan.schema(), num_batches: scan.num_batches(), scan: Mutex::new(Some(scan)), progress })
     }
 
     /// The batches as a capsule of the Arrow C stream interface; `requested_schema` is not looked at.
@@ -375,7 +385,14 @@ impl TableScan {
             expected: "one that nobody has read".into(),
             found: "one that was given to a consumer".to_owned(),
         })?;
-        capsule_of(py, Box::new(Detached { scan: Some(scan), schema: self.schema.clone() }))
+        capsule_of(
+            py,
+            Box::new(Detached {
+                scan: Some(scan),
+                schema: self.schema.clone(),
+                progress: self.progress.as_ref().map(|progress| progress.clone_ref(py)),
+            }),
+        )
     }
 
     /// The schema of what is read.

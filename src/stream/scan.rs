@@ -76,9 +76,11 @@ impl TableScan {
         self.batches.len()
     }
 
-    /// How many of them were read.
-    pub fn position(&self) -> usize {
-        self.next
+    /// Bytes of payload up to the last batch that was read, and in all.
+    pub fn progress(&self) -> (u64, u64) {
+        let read = self.next.checked_sub(1).and_then(|last| place_of(&self.batches[last], self.reader.len()).ok());
+        let done = read.map_or(0, |(start, (metadata, body))| start + (metadata + body) as u64);
+        (if self.next == self.batches.len() { self.reader.len() } else { done }, self.reader.len())
     }
 
     fn read(&mut self, block: Block) -> Result<RecordBatch> {
