@@ -99,7 +99,7 @@ fn append(state: &mut Writing, table: &Table) -> Result<()> {
     if let Writing::Bytes(_) = state
         && let Writing::Bytes(stream) = std::mem::replace(state, Writing::Closed)
     {
-        *state = Writing::Table(Box::new(TableWriter::new(*stream, table.schema())?));
+        *state = Writing::Table(Box::new(TableWriter::new(*stream, table.schema().clone())?));
     }
     let Writing::Table(writer) = state else { return Err(closed()) };
     table.batches().iter().try_for_each(|batch| writer.write(batch))

@@ -217,7 +217,9 @@ impl<W: Write> StreamWriter<W> {
 }
 
 fn write_to(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
-    out.write_all(bytes).map_err(|source| Error::io("write", "stream", source))
+    // What the destination's own error was, where that is one of this crate.
+    let failed = |source: io::Error| source.downcast().unwrap_or_else(|source| Error::io("write", "stream", source));
+    out.write_all(bytes).map_err(failed)
 }
 
 /// Takes the payload; errors are those of [`StreamWriter::push`].

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::table::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Text};
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{ArrayRef, make_array};
@@ -158,6 +158,6 @@ fn unknown(error: ArrowError) -> Error {
     refused("arrays of types that arrow-rs knows", error.to_string())
 }
 
-pub(super) fn refused(expected: &'static str, found: impl Into<String>) -> Error {
+pub(crate) fn refused(expected: impl Into<Text>, found: impl Into<String>) -> Error {
     Error::Encode { place: "Arrow data".into(), expected: expected.into(), found: found.into() }
 }

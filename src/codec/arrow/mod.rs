@@ -14,8 +14,9 @@ mod table;
 mod verify;
 
 pub use file::IpcFile;
+pub(crate) use import::refused;
 pub use table::{Table, TablePayload, read};
-pub(crate) use table::{buffer_over, write_error};
+pub(crate) use table::{buffer_over, conforms, write_error};
 
 use crate::error::{Error, Text};
 

@@ -191,7 +191,7 @@ fn batch_of(schema: &SchemaRef, field: &Field, array: ArrayRef) -> Result<Record
 }
 
 /// Refuses a batch that could not be read back, because the one schema of its file is not its own.
-fn conforms(batch: &RecordBatch, schema: &SchemaRef) -> Result<()> {
+pub(crate) fn conforms(batch: &RecordBatch, schema: &SchemaRef) -> Result<()> {
     if Arc::ptr_eq(schema, batch.schema_ref()) {
         return Ok(());
     }
