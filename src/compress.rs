@@ -86,6 +86,30 @@ pub enum Compression {
     Auto,
 }
 
+/// Where what comes out goes: [`AlignedBuf::stale`], or [`AlignedBuf::stale_plaintext`] for what must be wiped.
+pub(crate) type Room = fn(usize) -> Result<AlignedBuf>;
+
+impl Compression {
+    /// The longest that [`Self::compress_to`] asks for room for `len` bytes.
+    pub(crate) fn room_for(self, len: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Lz4 | Self::Auto => lz4_flex::block::get_maximum_output_size(len),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(len),
+        }
+    }
+
+    /// What it compresses with, where it does.
+    pub(crate) fn algorithm(self) -> Option<Algorithm> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some(Algorithm::Lz4),
+            Self::Zstd(_) => Some(Algorithm::Zstd),
+            Self::Auto => Some(AUTO.algorithm()),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Method {
     Lz4,
@@ -127,17 +151,22 @@ impl Compression {
     /// # Errors
     /// [`Error::Memory`]; [`Error::Encode`] where the compressor fails.
     pub fn compress(self, payload: &[u8]) -> Result<Option<(Algorithm, AlignedBuf)>> {
+        self.compress_to(payload, AlignedBuf::stale)
+    }
+
+    /// As [`Self::compress`], to a buffer of the length that `room` is asked for.
+    pub(crate) fn compress_to(self, payload: &[u8], room: Room) -> Result<Option<(Algorithm, AlignedBuf)>> {
         let (method, longest) = match self {
             Self::None => return Ok(None),
             Self::Lz4 => (Method::Lz4, payload.len().saturating_sub(1)),
             Self::Zstd(level) => (Method::Zstd(level), payload.len().saturating_sub(1)),
-            Self::Auto if sample_is_worth_it(payload)? => (AUTO, worth_it(payload.len())),
+            Self::Auto if sample_is_worth_it(payload, room)? => (AUTO, worth_it(payload.len())),
             Self::Auto => return Ok(None),
         };
         if payload.is_empty() || matches!(method, Method::Lz4) && payload.len() > LZ4_LONGEST {
             return Ok(None);
         }
-        let compressed = method.run(payload)?;
+        let compressed = method.run(payload, room)?;
         Ok((compressed.len() <= longest).then_some((method.algorithm(), compressed)))
     }
 }
@@ -148,19 +177,19 @@ fn worth_it(len: usize) -> usize {
 }
 
 /// Whether the sample of a payload gets smaller by a tenth. What is not longer than a sample is not sampled.
-fn sample_is_worth_it(payload: &[u8]) -> Result<bool> {
+fn sample_is_worth_it(payload: &[u8], room: Room) -> Result<bool> {
     if payload.len() <= SAMPLE {
         return Ok(true);
     }
     const PIECE: usize = SAMPLE / PIECES;
-    let mut sample = AlignedBuf::with_capacity(SAMPLE)?;
+    let mut sample = room(SAMPLE)?;
     let last = payload.len() - PIECE;
     for piece in 0..PIECES {
         // The first piece is the start, the last one the end.
         let start = last / (PIECES - 1) * piece;
-        sample.extend_from_slice(&payload[start..start + PIECE])?;
+        sample.as_mut_slice()[piece * PIECE..][..PIECE].copy_from_slice(&payload[start..start + PIECE]);
     }
-    Ok(AUTO.run(sample.as_slice())?.len() <= worth_it(SAMPLE))
+    Ok(AUTO.run(sample.as_slice(), room)?.len() <= worth_it(SAMPLE))
 }
 
 impl Method {
@@ -171,16 +200,16 @@ impl Method {
         }
     }
 
-    fn run(self, payload: &[u8]) -> Result<AlignedBuf> {
+    fn run(self, payload: &[u8], room: Room) -> Result<AlignedBuf> {
         let failed = |error: &dyn fmt::Display| Error::Encode {
             place: "payload".into(),
             expected: format!("one that {} can compress", self.algorithm().name()).into(),
             found: error.to_string(),
         };
         match self {
-            Self::Lz4 => lz4_after(&[], payload),
+            Self::Lz4 => lz4_in(room, &[], payload),
             Self::Zstd(level) => {
-                let mut out = AlignedBuf::stale(zstd::zstd_safe::compress_bound(payload.len()))?;
+                let mut out = room(zstd::zstd_safe::compress_bound(payload.len()))?;
                 let mut compressor = zstd::bulk::Compressor::new(level).map_err(|error| failed(&error))?;
                 let written = compressor.compress_to_buffer(payload, out.as_mut_slice());
                 out.truncate(written.map_err(|error| failed(&error))?);
@@ -192,12 +221,16 @@ impl Method {
 
 /// `head`, and after it `payload` as one LZ4 block.
 pub(crate) fn lz4_after(head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
-    let room = lz4_flex::block::get_maximum_output_size(payload.len());
-    let mut out = AlignedBuf::stale(head.len() + room)?;
+    lz4_in(AlignedBuf::stale, head, payload)
+}
+
+fn lz4_in(room: Room, head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
+    let most = lz4_flex::block::get_maximum_output_size(payload.len());
+    let mut out = room(head.len() + most)?;
     let (start, block) = out.as_mut_slice().split_at_mut(head.len());
     start.copy_from_slice(head);
     // It fails for want of room only.
-    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: room })?;
+    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: most })?;
     out.truncate(head.len() + written);
     Ok(out)
 }
@@ -210,6 +243,17 @@ pub(crate) fn lz4_after(head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
 /// [`Error::Decode`]: such a size, data that the algorithm cannot read, or that becomes another size.
 /// [`Error::Memory`].
 pub fn decompress(algorithm: Algorithm, compressed: &[u8], size: u64, limit: usize) -> Result<AlignedBuf> {
+    decompress_to(algorithm, compressed, size, limit, AlignedBuf::stale)
+}
+
+/// As [`decompress`], to a buffer of the length that `room` is asked for.
+pub(crate) fn decompress_to(
+    algorithm: Algorithm,
+    compressed: &[u8],
+    size: u64,
+    limit: usize,
+    room: Room,
+) -> Result<AlignedBuf> {
     let wrong = |expected: Text, found: String| Error::Decode {
         codec: algorithm.name(),
         place: "declared size".into(),
@@ -224,7 +268,7 @@ pub fn decompress(algorithm: Algorithm, compressed: &[u8], size: u64, limit: usi
         let expected = format!("a size that {} compressed bytes can become", compressed.len());
         return Err(wrong(expected.into(), format!("{size} bytes")));
     }
-    let mut out = AlignedBuf::stale(length)?;
+    let mut out = room(length)?;
     let written = match algorithm {
         Algorithm::Lz4 => {
             lz4_flex::block::decompress_into(compressed, out.as_mut_slice()).map_err(|error| error.to_string())
@@ -294,7 +338,7 @@ mod tests {
             payload in payloads(), zstd: bool, edits in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4), cut: usize,
         ) {
             let method = if zstd { Method::Zstd(1) } else { Method::Lz4 };
-            let mut data = method.run(&payload).expect("memory").as_slice().to_vec();
+            let mut data = method.run(&payload, AlignedBuf::stale).expect("memory").as_slice().to_vec();
             for (at, byte) in edits {
                 let at = at % data.len();
                 data[at] = byte;
@@ -331,7 +375,7 @@ mod tests {
     fn no_data_expands_further_than_the_bounds_say() {
         const LEN: usize = 64 << 20;
         for (method, least) in [(Method::Lz4, 250), (Method::Zstd(1), 20_000)] {
-            let compressed = method.run(&vec![0; LEN]).expect("memory");
+            let compressed = method.run(&vec![0; LEN], AlignedBuf::stale).expect("memory");
             assert!(LEN / compressed.len() >= least, "{} bytes", compressed.len());
             assert!(method.algorithm().longest_output(compressed.len()) >= LEN as u64);
             assert_eq!(decompress(method.algorithm(), compressed.as_slice(), LEN as u64, LEN).expect("own").len(), LEN);
@@ -369,13 +413,13 @@ mod tests {
         // Zeros where no piece of the sample is: the sample alone decides.
         let mut hidden = noise.clone();
         hidden[200_000..250_000].fill(0);
-        assert!(sample_is_worth_it(&with_zeros(600)).expect("memory"));
-        assert!(!sample_is_worth_it(&hidden).expect("memory"));
+        assert!(sample_is_worth_it(&with_zeros(600), AlignedBuf::stale).expect("memory"));
+        assert!(!sample_is_worth_it(&hidden, AlignedBuf::stale).expect("memory"));
         // A sample that is worth it in a payload that is not.
         let mut front = noise;
         let step = (front.len() - SAMPLE / PIECES) / (PIECES - 1);
         (0..PIECES).for_each(|piece| front[piece * step..][..SAMPLE / PIECES].fill(0));
-        assert!(sample_is_worth_it(&front).expect("memory"));
+        assert!(sample_is_worth_it(&front, AlignedBuf::stale).expect("memory"));
         assert!(kept(&front));
     }
 

@@ -25,6 +25,7 @@ pub mod l1;
 pub mod memory;
 mod random;
 pub mod store;
+pub mod stream;
 
 #[cfg(feature = "python")]
 mod call;

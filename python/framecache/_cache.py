@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framecache._async_methods import AsyncMethods
+from framecache._stream import StreamMethods
 from framecache._framecache import MISSING
 from framecache._settings import given
 from framecache._times import default_to
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 
-class Cache(AsyncMethods):
+class Cache(StreamMethods):
     """A cache in memory, and in a directory that all processes of this user share, if it is given one.
 
     Values are bytes-like objects, Arrow tables (anything with `__arrow_c_stream__` or `__arrow_c_array__`), pandas

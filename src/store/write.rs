@@ -124,6 +124,20 @@ impl Store {
         self.commit(index, &mut all, now)
     }
 
+    /// Links a blob that was written front to back.
+    pub(super) fn commit_blob<'s>(
+        &'s self,
+        key: &str,
+        new: &New<'_>,
+        entry: Entry,
+        blob: (Temporary<'s>, Reservation<'s>),
+        now: u64,
+    ) -> Result<Stored> {
+        let one = Prepared { name: self.name_of(key)?, entry, inline: AlignedBuf::default(), blob: Some(blob) };
+        let stored = self.commit(self.index()?, &mut [(key, new, one)], now)?;
+        Ok(stored.first().copied().unwrap_or(Stored::Dropped))
+    }
+
     /// Does the transaction of writes that are ready.
     fn commit(&self, index: &Opened, all: &mut [(&str, &New<'_>, Prepared<'_>)], now: u64) -> Result<Vec<Stored>> {
         let mut counted = (0, 0);
@@ -317,7 +331,7 @@ impl Store {
     }
 }
 
-fn check(new: &New<'_>) -> Result<()> {
+pub(super) fn check(new: &New<'_>) -> Result<()> {
     let wrong = |argument, expected: &'static str, found: usize| {
         Err(Error::Argument { argument, expected: expected.into(), found: found.to_string() })
     };
