@@ -40,7 +40,7 @@ const HEAD: usize = 6;
 pub fn seal(data: &[u8], format: &str) -> Result<FrameBuf> {
     check_size("data of an envelope", data.len(), MAX_UNCOMPRESSED)?;
     // Where the block ends is known when it is written; its head then stands right before it.
-    let mut buffer = lz4_after(&[0; HEAD], data)?;
+    let mut buffer = lz4_after(&[0; HEAD], data, AlignedBuf::stale)?;
     let block = buffer.len() - HEAD;
     check_size("LZ4 block of an envelope", block, MAX_COMPRESSED)?;
     let mut head = Vec::with_capacity(HEAD);
@@ -356,7 +356,7 @@ mod tests {
 
     /// The parts of an envelope of `data`: those of the array after its first byte.
     fn parts(data: &[u8]) -> [Vec<u8>; 4] {
-        let block = lz4_after(&[], data).expect("memory");
+        let block = lz4_after(&[], data, AlignedBuf::stale).expect("memory");
         let mut parts = [const { Vec::new() }; 4];
         write_length(&mut parts[0], block.len(), [0xC4, 0xC5, 0xC6]);
         parts[0].extend_from_slice(block.as_slice());
@@ -395,7 +395,7 @@ mod tests {
         #[test]
         fn every_older_form_is_read(data in prop::collection::vec(any::<u8>(), 0..300), wide: bool, order in 0usize..24) {
             let mut parts = parts(&data);
-            let block = lz4_after(&[], &data).expect("memory");
+            let block = lz4_after(&[], &data, AlignedBuf::stale).expect("memory");
             let mut integers = vec![0xDD];
             integers.extend_from_slice(&(block.len() as u32).to_be_bytes());
             for byte in block.as_slice() {

@@ -27,6 +27,10 @@ const LZ4_EXPANSION: u64 = 255;
 const ZSTD_BLOCK: u64 = 128 * 1024;
 const ZSTD_BLOCK_LEAST: u64 = 4;
 
+/// Makes the buffers that results are written to: [`AlignedBuf::stale`], or [`AlignedBuf::stale_plaintext`] for what is
+/// to be wiped.
+pub(crate) type Room = fn(usize) -> Result<AlignedBuf>;
+
 /// How a payload is compressed, as `m.compression` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -85,9 +89,6 @@ pub enum Compression {
     /// LZ4 where it saves a tenth: of a sample of the payload first, then of all of it.
     Auto,
 }
-
-/// Where what comes out goes: [`AlignedBuf::stale`], or [`AlignedBuf::stale_plaintext`] for what must be wiped.
-pub(crate) type Room = fn(usize) -> Result<AlignedBuf>;
 
 impl Compression {
     /// The longest that [`Self::compress_to`] asks for room for `len` bytes.
@@ -207,7 +208,7 @@ impl Method {
             found: error.to_string(),
         };
         match self {
-            Self::Lz4 => lz4_in(room, &[], payload),
+            Self::Lz4 => lz4_after(&[], payload, room),
             Self::Zstd(level) => {
                 let mut out = room(zstd::zstd_safe::compress_bound(payload.len()))?;
                 let mut compressor = zstd::bulk::Compressor::new(level).map_err(|error| failed(&error))?;
@@ -220,11 +221,7 @@ impl Method {
 }
 
 /// `head`, and after it `payload` as one LZ4 block.
-pub(crate) fn lz4_after(head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
-    lz4_in(AlignedBuf::stale, head, payload)
-}
-
-fn lz4_in(room: Room, head: &[u8], payload: &[u8]) -> Result<AlignedBuf> {
+pub(crate) fn lz4_after(head: &[u8], payload: &[u8], room: Room) -> Result<AlignedBuf> {
     let most = lz4_flex::block::get_maximum_output_size(payload.len());
     let mut out = room(head.len() + most)?;
     let (start, block) = out.as_mut_slice().split_at_mut(head.len());

@@ -12,7 +12,7 @@ from framecache._framecache import L1, MISSING, InvalidArgument, Store
 from framecache._sealed import SealedStore
 from framecache._settings import Settings, given
 from framecache._shared import Shared
-from framecache._tiers import Tiers
+from framecache._tiers import TenantTiers, Tiers
 from framecache._times import SystemClock, milliseconds
 from framecache._url import size_of, store_of
 from framecache._values import check_codec, check_compression, check_text, decode
@@ -51,6 +51,7 @@ class Base:
         keyring: Keyring | None = None,
         accept_plaintext_until: datetime | None = None,
         on_tamper: Literal["miss", "raise"] = "miss",
+        l1_sealed: bool = False,
         clock: Clock | None = None,
     ) -> None:
         settings = Settings()
@@ -58,14 +59,17 @@ class Base:
         self._namespace = check_text("namespace", given(namespace, MISSING, settings.namespace))
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
         self._codec: str = check_codec(given(codec, MISSING, settings.codec))
-        self._compression = check_compression(given(compression, MISSING, settings.compression))
+        # What is to be sealed is compressed only where that was asked for beside the keyring.
+        unsaid = settings.compression if keyring is None else None
+        self._compression = check_compression(given(compression, MISSING, unsaid))
         self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
         on_error = given(on_error, MISSING, settings.on_error)
-        _check(self._compression, self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
+        _check(self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
         if self._ttl is not None:
             milliseconds(self._ttl)
         self._keyring = keyring
         self._accept_plaintext_until = accept_plaintext_until
+        self._l1_sealed = l1_sealed
         where = None if self._url is None else store_of(self._url)
         self._path: str | None = None
         self._store_settings: dict[str, Any] = {}
@@ -74,7 +78,11 @@ class Base:
         l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
         if self._path is None and l1_bytes is None:
             raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
-        store = self._open(self._namespace, self._compression)
+        if l1_sealed and (keyring is None or self._path is None):
+            raise InvalidArgument("l1_sealed: expected a keyring and a url with it, got none")
+        if _has_tenants(keyring):
+            l1_bytes = None
+        store = self._open(self._namespace, self._compression, keyring)
         native = store._store if isinstance(store, SealedStore) else store
         memory = None if l1_bytes is None else L1(l1_bytes, decode=decode, epochs=native, clock=clock)
         self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
@@ -86,10 +94,11 @@ class Base:
             self._max_value_bytes,
             bool(self._store_settings.get("read_only")),
         )
-        self._tiers = Tiers(self._shared, store, self._shared.new_scope())
+        self._scope = self._shared.new_scope()
+        self._tiers = self._tiers_over(store, self._scope, keyring)
         self._flights = Flights()
         self._computer = Computer(self._tiers, self._flights)
-        self._others: dict[tuple[str, str | None], Computer] = {}
+        self._others: dict[tuple[str, str | None, Keyring | None], Computer] = {}
         self._l1 = memory
         # What functions ask first; without L1 it never has anything.
         self._calls = memory or L1(1, decode=decode)
@@ -99,19 +108,34 @@ class Base:
         if self._disabled:
             self._slow_down(1)
 
-    def _open(self, namespace: str, compression: str | None) -> Store | SealedStore | None:
+    def _open(self, namespace: str, compression: str | None, keyring: Keyring | None) -> Store | SealedStore | None:
         if self._path is None:
+            if _has_tenants(keyring):
+                raise InvalidArgument("keyring: expected a url with one that has a tenant for each request, got none")
             return None
         store = Store(
             self._path,
             namespace=namespace,
-            compression=compression,
+            compression=compression if keyring is None else None,
             max_value_bytes=self._max_value_bytes,
             **self._store_settings,
         )
-        if self._keyring is None:
+        if keyring is None:
             return store
-        return SealedStore(store, self._keyring, namespace, self._accept_plaintext_until)
+        return SealedStore(
+            store,
+            keyring,
+            namespace,
+            accept_plaintext_until=self._accept_plaintext_until,
+            compression=compression,
+            max_value_bytes=self._max_value_bytes,
+            l1_sealed=self._l1_sealed,
+        )
+
+    def _tiers_over(self, store: Store | SealedStore | None, scope: int, keyring: Keyring | None) -> Tiers:
+        if keyring is not None and _has_tenants(keyring):
+            return TenantTiers(self._shared, store, scope, keyring)
+        return Tiers(self._shared, store, scope)
 
     # Telling
 
@@ -125,7 +149,7 @@ class Base:
         codec, compression or type, a damaged payload, one that decompressed would be larger than `max_value_bytes`, a
         library that is not installed, a sealed entry without a keyring). With a keyring also why an entry was refused:
         ``not_sealed``, ``no_key`` (its master key is not in the keyring), ``wrong_key``, ``wrong_entry``,
-        ``changed_header``, ``truncated``, ``changed``.
+        ``changed_header``, ``truncated``, ``changed``; ``tamper`` is all of these but ``no_key``.
 
         ``dropped`` counts what was not stored for want of time or room, ``superseded`` what was computed while its key
         or a tag was invalidated, ``unencodable`` and ``too_large`` results of functions that could not be stored,
@@ -214,21 +238,36 @@ class Base:
         """Whether functions are just called now."""
         return self._closed or self._is_bypassed()
 
-    def _computer_for(self, namespace: str, compression: str | None) -> Computer:
-        """The computer of a namespace, and of a way to compress new entries, which memory does not."""
-        if namespace == self._namespace and (compression == self._compression or self._path is None):
+    def _computer_for(self, namespace: str, compression: str | None, keyring: Keyring | None) -> Computer:
+        """The computer of a namespace, of a way to compress new entries, and of a keyring, which memory has none of."""
+        place = (namespace, compression, keyring)
+        if self._path is None and not _has_tenants(keyring):
+            place = (namespace, None, None)
+            own = namespace == self._namespace
+        else:
+            own = place == (self._namespace, self._compression, self._keyring)
+        if own:
             return self._computer
-        place = (namespace, None if self._path is None else compression)
         if (known := self._others.get(place)) is not None:
             return known
-        store = None if self._closed else self._open(namespace, compression)
-        scope = self._tiers.scope if namespace == self._namespace else self._shared.new_scope()
-        made = Computer(Tiers(self._shared, store, scope), self._flights)
+        store = None if self._closed else self._open(*place)
+        same = namespace == self._namespace and keyring is self._keyring
+        scope = self._scope if same else self._shared.new_scope()
+        made = Computer(self._tiers_over(store, scope, keyring), self._flights)
         with _shared.mutex:
             known = self._others.setdefault(place, made)
             if self._closed:
                 known.close()
         return known
+
+    def _of_namespace(self) -> list[Tiers]:
+        """The tiers of the namespace, under each of the keyrings that its functions have."""
+        found = {self._keyring: self._opened()}
+        with _shared.mutex:
+            for (namespace, _, keyring), computer in self._others.items():
+                if namespace == self._namespace:
+                    found.setdefault(keyring, computer.tiers)
+        return list(found.values())
 
     def close(self) -> None:
         """Close the cache. Values and views that were read stay valid; functions are just called. Twice is fine."""
@@ -283,6 +322,11 @@ class Bypass:
         self._cache._slow_down(-1)
 
 
+def _has_tenants(keyring: Keyring | None) -> bool:
+    """Whether each request has a tenant of its own."""
+    return keyring is not None and not keyring.has_one_tenant
+
+
 def _l1_bytes(l1: int | str | None) -> int | None:
     if l1 is None:
         return None
@@ -293,7 +337,6 @@ def _l1_bytes(l1: int | str | None) -> int | None:
 
 
 def _check(
-    compression: str | None,
     max_value_bytes: object,
     on_error: object,
     on_tamper: object,
@@ -310,5 +353,3 @@ def _check(
             raise InvalidArgument(f"{argument}: expected {expected[0]!r} or {expected[1]!r}, got {value!r:.100}")
     if keyring is None and accept_plaintext_until is not None:
         raise InvalidArgument("accept_plaintext_until: expected a keyring with it, got none")
-    if keyring is not None and compression is not None:
-        raise InvalidArgument(f"compression: expected None with a keyring, got {compression!r:.100}")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from framecache._stream import StreamMethods
-from framecache._framecache import MISSING
+from framecache._framecache import L1, MISSING, InvalidArgument
 from framecache._settings import given
+from framecache._stream import StreamMethods
 from framecache._times import default_to
-from framecache._values import check_compression, check_text
+from framecache._values import check_compression, check_text, decode
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from typing import Any, ParamSpec, TypeVar, overload
 
-    from framecache._framecache import Missing
+    from framecache._framecache import Keyring, Missing
     from framecache._times import Seconds
     from framecache._typed import AsyncCachedFunction, CachedFunction, Decorator
 
@@ -54,10 +54,13 @@ class Cache(StreamMethods):
         on_error: What happens where the directory fails: ``"count"``, the default: reads are misses, writes are
             dropped, both are counted. ``"raise"`` the `StoreError`.
         keyring: Seals every entry in the directory, and opens no other: the store sees neither values nor keys, and
-            what it changed is refused. Sealed entries are not compressed, which would let their size tell what is in
-            them. What this process has read stands in its memory as it is.
+            what it changed is refused and removed. Sealed entries are compressed only where `compression` is given
+            beside it: their size then tells something of what is in them. With a keyring that has a tenant for each
+            request, there is no `l1`.
         accept_plaintext_until: Until when entries that are not sealed are served too, for the time in which a cache
             changes over to a keyring. A datetime with a time zone.
+        l1_sealed: Keep ciphertext in `l1` too, and open it for each hit. If not, what this process has read from the
+            directory stands in its memory as it is.
         on_tamper: What `get` does about an entry that is refused for any other reason than a key that the keyring does
             not have: ``"miss"``, counted and logged, or ``"raise"`` the `EntryRefused`.
         clock: Tells the time, for tests: a `framecache.testing.Clock`.
@@ -92,6 +95,7 @@ class Cache(StreamMethods):
             views: bool = ...,
             lock: bool | Seconds = ...,
             namespace: str | None = ...,
+            keyring: Keyring | None = ...,
         ) -> Decorator: ...
 
     def __call__(
@@ -115,6 +119,7 @@ class Cache(StreamMethods):
         views: bool = False,
         lock: bool | Seconds = True,
         namespace: str | None = None,
+        keyring: Keyring | None = None,
     ) -> Any:
         """Cache the results of a function, of a coroutine function, or of a method: ``@cache`` or ``@cache(ttl=300)``.
 
@@ -133,7 +138,7 @@ class Cache(StreamMethods):
             version: Anything that changes when results of older code are not to be used any more; what the function's
                 own code does, if not given.
             codec: How results are encoded; as the cache does, if not given.
-            compression: As of the cache.
+            compression: As of the cache, if not given; `None` with a `keyring`.
             cache_if: Called with a result; it is kept if this is true.
             jitter: Up to which part of `ttl` is taken off at random, so that what was computed together does not end
                 together.
@@ -145,6 +150,8 @@ class Cache(StreamMethods):
             lock: Seconds for which a caller waits for another one, in this process or any that shares the directory,
                 and then computes the result itself; True is 60, False 0: everybody computes.
             namespace: Of the results; the cache's, if not given.
+            keyring: Seals the results in the directory; the cache's, if not given. The cache's own methods do not find
+                them; `clear` removes them, and `invalidate_tags` of a cache that has the function.
 
         Returns:
             The function with attributes: ``key(*args)``, the key of a call; ``get(*args)``, its cached result or
@@ -176,12 +183,17 @@ class Cache(StreamMethods):
             views=views,
             lock=lock,
         )
+        own = keyring is None or keyring is self._keyring
         computer = self._computer_for(
             self._namespace if namespace is None else check_text("namespace", namespace),
-            check_compression(given(compression, MISSING, self._compression)),
+            check_compression(given(compression, MISSING, self._compression if own else None)),
+            self._keyring if keyring is None else keyring,
         )
+        if share and self._l1_sealed:
+            raise InvalidArgument("share: expected False with l1_sealed, which keeps no objects, got True")
+        calls = self._calls if computer.tiers.l1 is self._l1 else L1(1, decode=decode)
 
         def make(kind: Any, function: Callable[..., Any]) -> Any:
-            return kind(function, options, computer.tiers, computer, self._calls_through, self._calls)
+            return kind(function, options, computer.tiers, computer, self._calls_through, calls)
 
         return (lambda function: wrap(function, make)) if function is None else wrap(function, make)

@@ -261,6 +261,12 @@ class Keyring:
     @property
     def key_ids(self) -> list[str]:
         """The ids of its master keys, the current one first."""
+    @property
+    def has_one_tenant(self) -> bool:
+        """Whether all entries have one tenant; else it is asked for each time."""
+    @property
+    def tenant(self) -> str:
+        """Who entries belong to now."""
     def names(self, key: str) -> list[bytes]:
         """The names that the entry of `key` may have, 32 bytes each, the one under the current master key first."""
     def tag_names(self, tag: str) -> list[bytes]:
@@ -286,15 +292,23 @@ class Keyring:
         *,
         created: int | None = None,
         until: int | None = None,
+        compression: str | None = None,
+        max_value_bytes: int | None = None,
     ) -> tuple[bytes, Frame]:
         """Encodes `value` into a frame, as `Store.put_many` does, and seals it in place for `key`. Returns the entry's
         name and its sealed frame.
+
+        With `compression` (as of a `Cache`) it is compressed before, and the size tells how well that went. Raises
+        `ValueTooLarge` for a payload of more than `max_value_bytes`, 1 GiB if not given.
         """
-    def open_value(self, key: str, sealed: Buffer) -> tuple[Frame, str, dict[str, Any], int | None, int | None]:
+    def open_value(
+        self, key: str, sealed: Buffer, *, max_value_bytes: int | None = None
+    ) -> tuple[Frame, str, dict[str, Any], int | None, int | None]:
         """The value of `key` in `sealed`: its payload, its codec, what `seal_value` got as `python`, and when it was
         created and may be served last.
 
-        Raises `EntryRefused`, whose `reason` says why.
+        Raises `EntryRefused`, whose `reason` says why, and `DecodeError` for a payload that decompressed would be
+        larger than `max_value_bytes`, 1 GiB if not given.
         """
     def stats(self) -> dict[str, Any]:
         """How many entries it sealed (``sealed``), opened under each key id (``opened``) and refused by reason
@@ -341,10 +355,23 @@ class Store:
         and `"msgpack"` for any other. Times are in milliseconds since 1970. Where a guard of `fence` does not hold any
         more, nothing is written: `"superseded"`.
         """
-    def put_frame(
-        self, key: str, frame: Buffer, created: int, until: int | None = None
-    ) -> Literal["written", "exists", "superseded", "dropped"]:
-        """Stores a frame as it is under `key`; returns as `put`."""
+    def put_frames(
+        self,
+        frames: Sequence[tuple[str, Buffer, Sequence[str]]],
+        created: int,
+        until: int | None = None,
+        *,
+        deadline: int | None = None,
+        tags: Sequence[str] = ...,
+        if_absent: bool = False,
+        lease: int | None = None,
+        fence: bytes | None = None,
+    ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
+        """Stores frames as they are, each given as key, bytes-like frame and other keys whose entries it takes the place
+        of, all in one transaction; returns as `put_many`.
+
+        With `if_absent` an entry under one of the other keys counts too.
+        """
     def get(
         self, key: str, now: int, views: bool = False, require_zero_copy: bool = False
     ) -> bytes | memoryview | tuple[Frame, str, dict[str, Any]] | str:
@@ -364,12 +391,17 @@ class Store:
         require_zero_copy: bool = False,
         stale: bool = False,
         at_hand: bool = False,
-    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
+        whole: bool = False,
+    ) -> (
+        tuple[bytes | memoryview | Frame | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes]
+        | str
+    ):
         """As `get`, for who keeps a copy.
 
         Args:
             stale: Find an entry past its deadline too, as long as its `until` has not passed.
             at_hand: Return ``"elsewhere"`` where a file would have to be opened; the GIL is not released then.
+            whole: The frame as it stands, whatever is in it, in place of what `get` returns.
 
         Returns:
             What `get` returns for a hit; when the entry was written, until when this store serves it, and until when
@@ -381,6 +413,8 @@ class Store:
         """Guards of `key`'s name, the namespace and `tags`, as they stand now, 6 bytes each: for `put_many`, of a value
         that is computed afterwards.
         """
+    def holds(self, guards: bytes) -> bool:
+        """Whether all of `guards` still hold."""
     def get_many(
         self, keys: Sequence[str], now: int, views: bool = False
     ) -> tuple[dict[str, bytes | memoryview], dict[str, tuple[Frame, str, dict[str, Any]] | str]]:
@@ -395,6 +429,10 @@ class Store:
         """Moves the deadline of `key`'s entry; whether there was one to serve."""
     def delete_many(self, keys: Sequence[str], now: int) -> int:
         """Removes the entries of `keys`; how many there were."""
+    def delete_if(self, key: str, guards: bytes, now: int) -> bool:
+        """Removes the entry of `key` if `look` gave these guards with it and they still hold; whether it was removed. A
+        store that is only read keeps it.
+        """
     def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
         """Makes all entries with one of `tags` misses."""
     def clear(self) -> None:

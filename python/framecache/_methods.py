@@ -333,7 +333,9 @@ class Methods(Base):
 
     def invalidate_tags(self, *tags: str) -> None:
         """Make all values that were stored with one of `tags` misses, at once. Raises as `delete`."""
-        self._opened().invalidate(tags_of(tags))
+        tags_ = tags_of(tags)
+        for tiers in self._of_namespace():
+            tiers.invalidate(tags_)
 
     def clear(self) -> None:
         """Make all values of this namespace misses, at once. Raises as `delete`."""

@@ -222,9 +222,11 @@ class Reader:
                 at_hand=at_hand,
             )
         except EntryRefused as error:
-            shared.emit("tamper", "store", key)
-            if shared.raise_on_tamper and error.reason != "no_key":
-                raise
+            if error.reason != "no_key":
+                shared.counts.add("tamper")
+                shared.emit("tamper", "store", key)
+                if shared.raise_on_tamper:
+                    raise
             return self.miss(error.reason, key, error)
         except CopyRequired as error:
             if require_zero_copy:
@@ -242,7 +244,7 @@ class Reader:
             if looked == "unreadable":
                 return self.miss(looked, key, StoreError("its bytes are not what was written"))
             return looked
-        raw, created, deadline, until, size, guards = looked
+        raw, created, deadline, until, size, guards, *sealed = looked
         if not isinstance(raw, tuple):
             found = Found(raw, None, created, deadline, until, size, "store")
             if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
@@ -262,6 +264,8 @@ class Reader:
             return self.miss("undecodable", key, error)
         if self.l1 is not None:
             kept = value if own or not views else MISSING
+            if sealed:
+                kept, (payload, codec, described), share = MISSING, sealed[0], False
             self.l1.fill(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
             shared.emit_evictions()
         return Found(value, raw, created, deadline, until, size, "store")

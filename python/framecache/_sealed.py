@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
-from framecache._framecache import CopyRequired, FrameError, InvalidArgument, StoreError
+from framecache._framecache import CopyRequired, EntryRefused, InvalidArgument, StoreError
+from framecache._values import SEALED, Opener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from typing import Any, Literal
+    from typing import Any, Final, Literal
 
     from framecache._framecache import Frame, Keyring, Store
+    from framecache._values import Encoded
 
-#: The codec under which the store keeps a sealed frame.
-SEALED = "sealed"
+    Looked = tuple[Encoded, int, int | None, int | None, int, bytes]
+
+#: Reasons for which an entry is refused and stays: it may be another worker's, whose configuration is another one.
+_KEPT: Final = ("no_key", "not_sealed")
+#: How often all names of an entry are looked at, of which a writer may move it to another one meanwhile.
+_LOOKS: Final = 4
 
 
 class SealedStore:
@@ -26,10 +33,21 @@ class SealedStore:
         keyring: Seals and opens them.
         namespace: The store's: sealed with the key, so that no entry can be moved to another one.
         accept_plaintext_until: Until when entries that are not sealed are served too; `None`: never.
+        compression: How payloads are compressed before they are sealed.
+        max_value_bytes: The most bytes of a payload before that.
+        l1_sealed: Whether `look` says what L1 is to keep in place of plaintext.
     """
 
     def __init__(
-        self, store: Store, keyring: Keyring, namespace: str = "", accept_plaintext_until: datetime | None = None
+        self,
+        store: Store,
+        keyring: Keyring,
+        namespace: str = "",
+        *,
+        accept_plaintext_until: datetime | None = None,
+        compression: str | None = None,
+        max_value_bytes: int | None = None,
+        l1_sealed: bool = False,
     ) -> None:
         if accept_plaintext_until is not None and accept_plaintext_until.tzinfo is None:
             raise InvalidArgument("accept_plaintext_until: expected a datetime with a time zone, got one without")
@@ -38,6 +56,9 @@ class SealedStore:
         self._prefix = f"{len(namespace)}:{namespace}:" if namespace else ""
         self._migrating = accept_plaintext_until is not None
         self._plaintext_until = accept_plaintext_until.timestamp() if accept_plaintext_until else 0.0
+        self._compression = compression
+        self._max_value_bytes = max_value_bytes
+        self._l1_sealed = l1_sealed
 
     def put_many(
         self,
@@ -51,41 +72,31 @@ class SealedStore:
         lease: int | None = None,
         fence: bytes | None = None,
     ) -> list[Literal["written", "exists", "superseded", "dropped"]]:
-        """Seal and store entries, and remove those that stood for them under other names.
-
-        Newer ones stay: they are another worker's, whose keyring is further with a rotation, or less far.
-        """
-        sealed: list[tuple[str, str, Any, dict[str, Any]]] = []
+        """Seal and store entries, each in place of those that it has under other names."""
+        sealed = []
         for key, codec, value, python in values:
-            name, frame = self._keyring.seal_value(
-                self._prefix + key, codec, value, python, created=created, until=until
+            _, frame = self._keyring.seal_value(
+                self._prefix + key,
+                codec,
+                value,
+                python,
+                created=created,
+                until=until,
+                compression=self._compression,
+                max_value_bytes=self._max_value_bytes,
             )
-            sealed.append((name.hex(), SEALED, frame, {}))
-        names = [self._keyring.tag_names(self._prefix + tag)[0].hex() for tag in tags]
-        others = [
-            [other for other in self._names(key) if other != entry[0]]
-            for (key, *_), entry in zip(values, sealed, strict=True)
-        ]
-        if if_absent and any(self._store.contains(name, created) for older in others for name in older):
-            return ["exists"] * len(values)
-        stored = self._store.put_many(
-            sealed, created, until, deadline=deadline, tags=names, if_absent=if_absent, lease=lease, fence=fence
+            name, *others = self._names(key)
+            sealed.append((name, frame, others))
+        return self._store.put_frames(
+            sealed,
+            created,
+            until,
+            deadline=deadline,
+            tags=[self._keyring.tag_names(self._prefix + tag)[0].hex() for tag in tags],
+            if_absent=if_absent,
+            lease=lease,
+            fence=fence,
         )
-        for entry, older in zip(sealed, others, strict=True):
-            older = [other for other in older if 0 <= self._created(other, created) <= created]
-            removed = self._store.delete_many(older, created) if older else 0
-            if removed and not self._store.contains(entry[0], created):
-                # Another worker did the same at this moment, and removed this one. Who removes last looks last.
-                self._store.put_many([entry], created, until, deadline=deadline, tags=names)
-        return stored
-
-    def _created(self, name: str, now: int) -> int:
-        """When the sealed entry of this name was written, in milliseconds; -1 if there is none."""
-        try:
-            found = self._store.entry(name, now)
-        except (FrameError, StoreError):
-            return -1  # what cannot be read is in nobody's way
-        return -1 if found is None else found[1]
 
     def look(
         self,
@@ -96,40 +107,62 @@ class SealedStore:
         require_zero_copy: bool = False,
         stale: bool = False,
         at_hand: bool = False,
-    ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
+    ) -> Looked | tuple[bytes | memoryview | Encoded, int, int | None, int | None, int, bytes] | str:
         """Look under every name that the entry may have, the current one first. What is found is in memory of its own.
+
+        An entry that was changed is removed, if it is still the one that was read. Where L1 is to keep it sealed, a
+        seventh item is what decodes to it there.
 
         Raises:
             EntryRefused: What stands there is not the entry, as it was sealed.
             CopyRequired: An entry is there, and `require_zero_copy`: opening makes plaintext of ciphertext.
         """
-        missed = "absent"
         names = [name.hex() for name in self._keyring.names(self._prefix + key)]
-        # An entry under another name may take the place of this one.
-        others = b"".join(self._store.fence(name, []) for name in names) if len(names) > 1 else b""
-        # All of them twice: a writer may have moved the entry from a name not looked at yet to one that was.
-        for name in names if len(names) == 1 else names * 2:
-            found = self._store.look(name, now, views=True, stale=stale, at_hand=at_hand)
-            if isinstance(found, str):
-                if found == "elsewhere":
-                    return found
-                missed = found if missed == "absent" else missed
-                continue
-            if require_zero_copy:
-                raise CopyRequired("reading payload would copy: it is sealed")
-            sealed, created, deadline, _, size, guards = found
-            payload, codec, python, sealed_at, until = self._keyring.open_value(
-                self._prefix + key, sealed[0] if isinstance(sealed, tuple) else sealed
-            )
-            # What the store says of its end, the store may have changed.
-            if until is not None and until < now:
-                return "expired"
-            return (payload, codec, python), sealed_at or created, deadline, until, size, guards + others
+        for _ in range(_LOOKS):
+            # An entry under another name may take the place of this one.
+            others = b"".join(self._store.fence(name, []) for name in names) if len(names) > 1 else b""
+            missed = "absent"
+            for name in names:
+                found = self._store.look(name, now, stale=stale, at_hand=at_hand, whole=True)
+                if isinstance(found, str):
+                    if found == "elsewhere":
+                        return found
+                    missed = found if missed == "absent" else missed
+                    continue
+                if require_zero_copy:
+                    raise CopyRequired("reading payload would copy: it is sealed")
+                return self._opened(key, name, found, others, now, at_hand)
+            if self._store.holds(others):
+                break
         if time.time() < self._plaintext_until:
             return self._store.look(
                 key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
             )
         return missed
+
+    def _opened(self, key: str, name: str, found: Any, others: bytes, now: int, at_hand: bool) -> Any:
+        """What `look` returns of an entry that was found under a name."""
+        sealed, created, deadline, _, size, guards = found
+        key = self._prefix + key
+        try:
+            payload, codec, python, sealed_at, until = self._keyring.open_value(
+                key, sealed, max_value_bytes=self._max_value_bytes
+            )
+        except EntryRefused as error:
+            if error.reason not in _KEPT:
+                if at_hand:
+                    return "elsewhere"
+                # One that cannot be removed now is refused once more.
+                with suppress(StoreError):
+                    self._store.delete_if(name, guards, now)
+            raise
+        # What the store says of its end, the store may have changed.
+        if until is not None and until < now:
+            return "expired"
+        looked = (payload, codec, python), sealed_at or created, deadline, until, size, guards + others
+        if not self._l1_sealed:
+            return looked
+        return *looked, (sealed, SEALED, Opener(self._keyring, key, self._max_value_bytes))
 
     def fence(self, key: str, tags: Sequence[str]) -> bytes:
         """Guards of all names of a key and its tags."""

@@ -62,6 +62,7 @@ class Shared:
     """
 
     __slots__ = (
+        "_of_tenants",
         "_scopes",
         "_told",
         "breaker",
@@ -94,11 +95,17 @@ class Shared:
         self.breaker = Breaker(clock)
         self.hooks: tuple[Callable[[Event], object], ...] = ()
         self._scopes = count(1)
+        self._of_tenants: dict[tuple[int, str], int] = {}
         self._told = 0
 
     def new_scope(self) -> int:
         """A number for canonical keys that are apart from all others."""
         return next(self._scopes)
+
+    def scope_of(self, scope: int, tenant: str) -> int:
+        """The part of a scope that is one tenant's, always the same."""
+        found = self._of_tenants.get((scope, tenant))
+        return self._of_tenants.setdefault((scope, tenant), self.new_scope()) if found is None else found
 
     def started(self) -> float:
         """When what begins now began, if somebody wants to know; else 0."""

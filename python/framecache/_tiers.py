@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Final, Literal
 
-    from framecache._framecache import L1, Frame, Store
+    from framecache._framecache import L1, Frame, Keyring, Store
     from framecache._sealed import SealedStore
+    from framecache._shared import Shared
 
     Status = Literal["written", "exists", "superseded", "dropped"]
 
@@ -246,6 +247,27 @@ class Tiers(Reader):
         if (store := self.store) is None:
             raise InvalidArgument(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
         return store
+
+
+class TenantTiers(Tiers):
+    """Tiers whose keyring has a tenant for each request: what is computed for one is given to no other, and memory, whose
+    keys do not tell tenants apart, keeps nothing.
+    """
+
+    def __init__(self, shared: Shared, store: SealedStore | None, scope: int, keyring: Keyring) -> None:
+        self._all = scope
+        self._keyring = keyring
+        super().__init__(shared, store, scope)
+        self.l1 = None
+
+    @property
+    def scope(self) -> int:
+        """The scope of this request's tenant."""
+        return self.shared.scope_of(self._all, self._keyring.tenant)
+
+    @scope.setter
+    def scope(self, scope: int) -> None:
+        pass
 
 
 def _of_scope(scope: int) -> str:

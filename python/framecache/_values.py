@@ -20,13 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, Final
 
+    from framecache._framecache import Keyring
+
     #: A payload, its codec, and what decoding needs to know beyond them.
     Encoded = tuple[Frame, str, dict[str, Any]]
 
-#: The codec under which a tier keeps a sealed frame.
+#: The codec of sealed frames.
 SEALED: Final = "sealed"
 #: What the argument `codec` of a cache, a function and `set` may be.
 CODECS: Final = ("auto", "msgpack", "json")
+
+
+class Opener(dict[str, "Any"]):
+    """What decoding a sealed frame needs to know that L1 keeps: who opens it. No header can name one."""
+
+    def __init__(self, keyring: Keyring, key: str, max_value_bytes: int | None) -> None:
+        super().__init__()
+        self._keyring = keyring
+        self._key = key
+        self._max_value_bytes = max_value_bytes
+
+    def open(self, sealed: Frame) -> Encoded:
+        """Return what it was sealed from."""
+        payload, codec, described, *_ = self._keyring.open_value(
+            self._key, sealed, max_value_bytes=self._max_value_bytes
+        )
+        return payload, codec, described
 
 
 def check_codec(codec: str) -> str:
@@ -137,6 +156,8 @@ def decode(
         except json.JSONDecodeError as error:
             raise DecodeError(f"cannot decode json payload: {error}") from error
     if codec == SEALED:
+        if isinstance(described, Opener):
+            return decode(*described.open(payload), views, require_zero_copy)
         key_id = SerializationWrapper.unwrap(payload)[1].get("kid")
         raise DecodeError(f"cannot decode sealed payload: expected a keyring with master key {key_id}, found none")
     raise DecodeError(f"cannot decode payload: expected codec 'raw', 'arrow', 'msgpack' or 'json', found {codec!r}")

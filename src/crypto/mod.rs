@@ -33,5 +33,5 @@ pub use header::{CODEC, OVERHEAD, Times};
 pub use keyring::{Keyring, Statistics};
 pub use keys::{KeyId, MasterKey};
 pub use open::Opened;
-pub use seal::MAX_PLAINTEXT;
+pub use seal::{MAX_PLAINTEXT, Packing};
 pub use stream::{Part, STREAM_CODEC, STREAM_TAG, StreamKey};

@@ -25,6 +25,17 @@ pub struct Opened {
     pub times: Times,
 }
 
+impl Opened {
+    /// What the payload was before it was packed: a part of the frame, or decompressed, in memory that is wiped as the
+    /// frame's is.
+    ///
+    /// # Errors
+    /// Those of [`frame::unpack`], which `limit` is for.
+    pub fn unpacked(&self, limit: usize) -> Result<FrameBuf> {
+        frame::unpack_in(&self.frame, &self.header, self.payload, limit, true, AlignedBuf::stale_plaintext)
+    }
+}
+
 impl Keyring {
     /// The frame inside `sealed`, if that is the entry that the tenant has under `name`, as it was sealed.
     ///

@@ -5,14 +5,34 @@ use super::aead::{Aead, NONCE, TAG};
 use super::header::{BEFORE, OVERHEAD, Times, append_header, check_tenant, room_for, start_associated, write_rest};
 use super::keyring::SealingKey;
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
+use crate::compress::Compression;
 use crate::error::{Error, Result};
-use crate::frame::{Draft, Header, Payload, prefix_into};
+use crate::frame::{Draft, Header, MAX_VALUE, Packed, Payload, pack_in, prefix_into};
 use crate::key::Name;
 use crate::random;
 use std::sync::Arc;
 
 /// The most bytes that are sealed at once, which AES-GCM limits: 2^36 - 32. Larger values go through streams.
 pub const MAX_PLAINTEXT: usize = (1 << 36) - 32;
+
+/// What is done with a payload before it is sealed, and how large it may be.
+///
+/// Whoever sees a sealed frame sees its size, and so how well the payload was compressed, which says something of what is
+/// in it; where somebody else has a say in a part of the payload, the size of many can tell the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Its most bytes, before that.
+    pub max_value: usize,
+}
+
+impl Default for Packing {
+    /// Not compressed, up to [`MAX_VALUE`].
+    fn default() -> Self {
+        Self { compression: Compression::None, max_value: MAX_VALUE }
+    }
+}
 
 /// An entry about to be sealed.
 struct Entry {
@@ -116,9 +136,58 @@ impl Keyring {
         let name = self.name(tenant, key)?;
         check_size(payload.length())?;
         let header = Header { key: Some(key.to_owned()), ..header };
+        Ok((name, self.seal_named(tenant, &name, header, payload, times)?))
+    }
+
+    /// As [`Self::seal_entry`], of a payload that is packed before; it is compressed into memory that is wiped.
+    ///
+    /// # Errors
+    /// As [`Self::seal_entry`], [`Error::TooLarge`] for a payload of more than `max_value`.
+    pub fn seal_packed(
+        &self,
+        tenant: &str,
+        key: &str,
+        header: Header,
+        payload: &(impl Payload + ?Sized),
+        packing: Packing,
+        times: Times,
+    ) -> Result<(Name, FrameBuf)> {
+        let Packing { compression, max_value } = packing;
+        let (header, packed) = pack_in(header, payload, compression, max_value, AlignedBuf::stale_plaintext)?;
+        self.seal_entry(tenant, key, header, &packed, times)
+    }
+
+    /// As [`Self::seal_draft`], of a payload that is packed before: it stays where it stands unless that makes it smaller.
+    ///
+    /// # Errors
+    /// As [`Self::seal_draft`], [`Error::TooLarge`] for a payload of more than `max_value`.
+    pub fn seal_packed_draft(
+        &self,
+        tenant: &str,
+        name: &Name,
+        draft: Draft,
+        packing: Packing,
+        times: Times,
+    ) -> Result<FrameBuf> {
+        let Packing { compression, max_value } = packing;
+        let (header, payload) = (draft.header.clone(), draft.payload()?);
+        match pack_in(header, payload, compression, max_value, AlignedBuf::stale_plaintext)? {
+            (_, Packed::Plain(_)) => self.seal_draft(tenant, name, draft, times),
+            (header, packed) => self.seal_named(tenant, name, header, &packed, times),
+        }
+    }
+
+    fn seal_named(
+        &self,
+        tenant: &str,
+        name: &Name,
+        header: Header,
+        payload: &(impl Payload + ?Sized),
+        times: Times,
+    ) -> Result<FrameBuf> {
         let mut draft = self.draft_for(tenant, header, payload.length())?;
         payload.write_to(&mut draft.buffer)?;
-        Ok((name, self.seal_draft(tenant, &name, draft, times)?))
+        self.seal_draft(tenant, name, draft, times)
     }
 
     /// Key, nonce and header of an entry with `length` bytes of plaintext; alignment and offset are those of

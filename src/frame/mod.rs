@@ -15,6 +15,7 @@ pub use header::Header;
 pub use json::{Text, check_json, parse_json, write_string};
 pub use legacy::{Legacy, parse_legacy};
 pub use payload::{MAX_VALUE, Packed, pack, unpack};
+pub(crate) use payload::{pack_in, unpack_in};
 
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::error::{Error, Result};
@@ -242,6 +243,12 @@ impl Draft {
 
     fn room_for(header: &Header) -> Result<usize> {
         Ok(prefix(&header.clone().with_length(usize::MAX).to_json(), ALIGN, 0)?.len())
+    }
+
+    /// What stands after the header so far.
+    pub(crate) fn payload(&self) -> Result<&[u8]> {
+        let start = self.start + Self::room_for(&self.header)?;
+        Ok(self.buffer.as_slice().get(start..).unwrap_or_default())
     }
 
     /// Bytes of the buffer before the frame.

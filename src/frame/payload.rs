@@ -2,7 +2,7 @@
 
 use super::{Header, Payload};
 use crate::buffer::{AlignedBuf, FrameBuf};
-use crate::compress::{Algorithm, Compression, decompress};
+use crate::compress::{Algorithm, Compression, Room, decompress_to};
 use crate::error::{Error, Result};
 use std::io;
 
@@ -45,6 +45,17 @@ pub fn pack<P: Payload + ?Sized>(
     compression: Compression,
     limit: usize,
 ) -> Result<(Header, Packed<'_, P>)> {
+    pack_in(header, payload, compression, limit, AlignedBuf::stale)
+}
+
+/// As [`pack`], in memory of that kind.
+pub(crate) fn pack_in<P: Payload + ?Sized>(
+    header: Header,
+    payload: &P,
+    compression: Compression,
+    limit: usize,
+    room: Room,
+) -> Result<(Header, Packed<'_, P>)> {
     let size = payload.length();
     if size > limit {
         return Err(Error::TooLarge { place: "payload (max_value_bytes)", bytes: size, limit });
@@ -52,7 +63,7 @@ pub fn pack<P: Payload + ?Sized>(
     if compression == Compression::None {
         return Ok((header, Packed::Plain(payload)));
     }
-    let mut joined = AlignedBuf::default();
+    let mut joined = room(0)?;
     let bytes = match payload.as_bytes() {
         Some(bytes) => bytes,
         None => {
@@ -61,7 +72,7 @@ pub fn pack<P: Payload + ?Sized>(
             joined.as_slice()
         }
     };
-    Ok(match compression.compress(bytes)? {
+    Ok(match compression.compress_to(bytes, room)? {
         None => (header, Packed::Plain(payload)),
         Some((algorithm, compressed)) => {
             let compression = Some(algorithm.name().to_owned());
@@ -77,6 +88,18 @@ pub fn pack<P: Payload + ?Sized>(
 /// [`Error::CopyRequired`] for a compressed payload if nothing may be copied; [`Error::Decode`] for an unknown
 /// algorithm, a size that is missing, above `limit` or wrong, and damaged data; [`Error::Memory`].
 pub fn unpack(frame: &FrameBuf, header: &Header, start: usize, limit: usize, may_copy: bool) -> Result<FrameBuf> {
+    unpack_in(frame, header, start, limit, may_copy, AlignedBuf::stale)
+}
+
+/// As [`unpack`], in memory of that kind.
+pub(crate) fn unpack_in(
+    frame: &FrameBuf,
+    header: &Header,
+    start: usize,
+    limit: usize,
+    may_copy: bool,
+    room: Room,
+) -> Result<FrameBuf> {
     let stored = frame.slice(start..)?;
     let Some(name) = header.compression.as_deref() else {
         return Ok(stored);
@@ -97,7 +120,7 @@ pub fn unpack(frame: &FrameBuf, header: &Header, start: usize, limit: usize, may
         let reason = format!("it is compressed ({name})").into();
         return Err(Error::CopyRequired { place: "payload".into(), reason });
     }
-    let payload = decompress(algorithm, &stored, size, limit)?;
+    let payload = decompress_to(algorithm, &stored, size, limit, room)?;
     Ok(FrameBuf::from_aligned(payload, frame.origin()).copied())
 }
 

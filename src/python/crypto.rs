@@ -9,9 +9,10 @@ use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
-use crate::crypto::{self, Keyring as Ring, MasterKey as Key, Times, cachekit};
+use crate::compress::Compression;
+use crate::crypto::{self, Keyring as Ring, MasterKey as Key, Packing, Times, cachekit};
 use crate::error::{Error, Result};
-use crate::frame::Header;
+use crate::frame::{Header, MAX_VALUE};
 use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -191,6 +192,18 @@ impl Keyring {
         self.ring.key_ids().map(crypto::KeyId::to_hex).collect()
     }
 
+    /// Whether all entries have one tenant; else it is asked for each time.
+    #[getter]
+    fn has_one_tenant(&self) -> bool {
+        matches!(self.tenant, Tenant::Fixed(_))
+    }
+
+    /// Who entries belong to now.
+    #[getter(tenant)]
+    fn py_tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
+        self.tenant(py)
+    }
+
     /// The names that the entry of `key` may have, 32 bytes each, the one under the current master key first.
     fn names<'py>(&self, py: Python<'py>, key: &str) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let names = self.ring.names(&self.tenant(py)?, key)?;
@@ -239,9 +252,12 @@ impl Keyring {
         with_sealed(py, sealed, |bytes| Ok(self.ring.open(&tenant, &name, bytes)?.into()))
     }
 
-    /// Encodes `value` into a frame, as `BlobStore.put` does, and seals it in place for `key`. Returns the entry's name and
+    /// Encodes `value` into a frame, as `Store.put_many` does, and seals it in place for `key`. Returns the entry's name and
     /// its sealed frame.
-    #[pyo3(signature = (key, codec, value, python, *, created=None, until=None))]
+    ///
+    /// With `compression` (as of a `Cache`) it is compressed before, and the size tells how well that went. Raises
+    /// `ValueTooLarge` for a payload of more than `max_value_bytes`, 1 GiB if not given.
+    #[pyo3(signature = (key, codec, value, python, *, created=None, until=None, compression=None, max_value_bytes=None))]
     #[expect(clippy::too_many_arguments, reason = "one call per entry, each argument a field of it")]
     fn seal_value<'py>(
         &self,
@@ -252,8 +268,14 @@ impl Keyring {
         python: &Bound<'py, PyDict>,
         created: Option<u64>,
         until: Option<u64>,
+        compression: Option<&str>,
+        max_value_bytes: Option<usize>,
     ) -> PyResult<(Bound<'py, PyBytes>, Frame)> {
         let (tenant, times) = (self.tenant(py)?, Times { created, until });
+        let packing = Packing {
+            compression: compression.map_or(Ok(Compression::None), str::parse)?,
+            max_value: max_value_bytes.unwrap_or(MAX_VALUE),
+        };
         let python = Some(metadata::to_json_object(python)?);
         let header = Header { python, ..Header::new(codec) };
         let sealed = if codec == ARROW {
@@ -261,7 +283,7 @@ impl Keyring {
             py.detach(|| {
                 guard(|| {
                     let payload = source.into_table()?.into_payload()?;
-                    Ok(self.ring.seal_entry(&tenant, key, header, &payload, times)?)
+                    Ok(self.ring.seal_packed(&tenant, key, header, &payload, packing, times)?)
                 })
             })?
         } else if codec == MSGPACK || codec == JSON {
@@ -270,10 +292,10 @@ impl Keyring {
             let header = Header { key: Some(key.to_owned()), ..header };
             let draft = write_to(self.ring.draft(&tenant, header)?, value)?;
             let size = draft.buffer.len();
-            (name, detached(py, size, || Ok(self.ring.seal_draft(&tenant, &name, draft, times)?))?)
+            (name, detached(py, size, || Ok(self.ring.seal_packed_draft(&tenant, &name, draft, packing, times)?))?)
         } else {
             let frame = Input::from(value)?.to_frame()?;
-            detached(py, frame.len(), || Ok(self.ring.seal_entry(&tenant, key, header, &*frame, times)?))?
+            detached(py, frame.len(), || Ok(self.ring.seal_packed(&tenant, key, header, &*frame, packing, times)?))?
         };
         Ok((PyBytes::new(py, sealed.0.as_bytes()), sealed.1.into()))
     }
@@ -281,22 +303,26 @@ impl Keyring {
     /// The value of `key` in `sealed`: its payload, its codec, what `seal_value` got as `python`, and when it was created
     /// and may be served last.
     ///
-    /// Raises `EntryRefused`, whose `reason` says why.
+    /// Raises `EntryRefused`, whose `reason` says why, and `DecodeError` for a payload that decompressed would be larger than
+    /// `max_value_bytes`, 1 GiB if not given.
+    #[pyo3(signature = (key, sealed, *, max_value_bytes=None))]
     #[expect(clippy::type_complexity, reason = "one tuple, taken apart at once")]
     fn open_value<'py>(
         &self,
         py: Python<'py>,
         key: &str,
         sealed: &Bound<'py, PyAny>,
+        max_value_bytes: Option<usize>,
     ) -> PyResult<(Frame, String, Bound<'py, PyDict>, Option<u64>, Option<u64>)> {
         let tenant = self.tenant(py)?;
-        let opened = with_sealed(py, sealed, |bytes| {
-            let opened = self.ring.open_entry(&tenant, key, bytes)?;
-            Ok((opened.frame.slice(opened.payload..)?, opened.header, opened.times))
-        })?;
-        let (payload, header, times) = opened;
-        let python = serde_json::to_string(&header.python.unwrap_or_default()).unwrap_or_default();
-        let python = metadata::parse_object(py, &python)?;
+        let opened = with_sealed(py, sealed, |bytes| Ok(self.ring.open_entry(&tenant, key, bytes)?))?;
+        let size = opened.header.size.map_or(0, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        let payload = detached(py, size, || Ok(opened.unpacked(max_value_bytes.unwrap_or(MAX_VALUE))?))?;
+        let crypto::Opened { header, times, .. } = opened;
+        let python = match &header.python {
+            None => PyDict::new(py),
+            Some(python) => metadata::parse_object(py, &serde_json::to_string(python).unwrap_or_default())?,
+        };
         Ok((payload.into(), header.codec, python, times.created, times.until))
     }
 

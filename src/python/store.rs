@@ -147,7 +147,7 @@ impl Store {
         lease: Option<u64>,
         fence: Option<&[u8]>,
     ) -> PyResult<Vec<&'static str>> {
-        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        let tags = texts_of(&tags);
         let mut sources = Vec::with_capacity(values.len());
         for (key, codec, value, python) in &values {
             let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
@@ -164,19 +164,36 @@ impl Store {
         Ok(stored.into_iter().map(name_of).collect())
     }
 
-    /// Stores a frame as it is, bytes-like, under `key`; returns as `put`.
-    #[pyo3(signature = (key, frame, created, until=None))]
-    fn put_frame(
+    /// Stores frames as they are, each given as key, bytes-like frame and other keys whose entries it takes the place of,
+    /// all in one transaction; returns as `put_many`.
+    #[pyo3(signature = (frames, created, until=None, *, deadline=None, tags=Vec::new(), if_absent=false, lease=None,
+        fence=None))]
+    #[expect(clippy::too_many_arguments, reason = "one call per write, each argument a field of its entries")]
+    fn put_frames<'py>(
         &self,
-        py: Python<'_>,
-        key: &str,
-        frame: &Bound<'_, PyAny>,
+        py: Python<'py>,
+        frames: Vec<(String, Bound<'py, PyAny>, Vec<String>)>,
         created: u64,
         until: Option<u64>,
-    ) -> PyResult<&'static str> {
-        let frame = Input::from(frame)?.to_frame()?;
-        let new = New { created: Some(created), until, ..New::default() };
-        self.detached(py, |store| store.put_frame(key, &frame, new, created)).map(name_of)
+        deadline: Option<u64>,
+        tags: Vec<String>,
+        if_absent: bool,
+        lease: Option<u64>,
+        fence: Option<&[u8]>,
+    ) -> PyResult<Vec<&'static str>> {
+        let tags = texts_of(&tags);
+        let mut ready = Vec::with_capacity(frames.len());
+        for (key, frame, replaces) in &frames {
+            ready.push((key.as_str(), Input::from(frame)?.to_frame()?, texts_of(replaces)));
+        }
+        let stored = self.detached(py, |store| {
+            let new = New { created: Some(created), until, deadline, if_absent, lease, fence, ..New::default() };
+            let each = ready
+                .iter()
+                .map(|(key, frame, replaces)| (*key, New { tags: &tags, replaces, ..new.clone() }, &**frame));
+            store.put_frames(&each.collect::<Vec<_>>(), created)
+        })?;
+        Ok(stored.into_iter().map(name_of).collect())
     }
 
     /// What `key` has: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are; of any other value the
@@ -202,8 +219,8 @@ impl Store {
     }
 
     /// As `get`, for who keeps a copy: what it returns, when the entry was written, its deadline, its `until`, its size,
-    /// and guards that tell when it changes; or a str.
-    #[pyo3(signature = (key, now, *, views=false, require_zero_copy=false, stale=false, at_hand=false))]
+    /// and guards that tell when it changes; or a str. With `whole` the frame as it stands, whatever is in it.
+    #[pyo3(signature = (key, now, *, views=false, require_zero_copy=false, stale=false, at_hand=false, whole=false))]
     #[expect(clippy::too_many_arguments, reason = "one call per read, each argument a choice of its caller")]
     fn look<'py>(
         &self,
@@ -214,9 +231,10 @@ impl Store {
         require_zero_copy: bool,
         stale: bool,
         at_hand: bool,
+        whole: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         guard(|| {
-            let in_place = views || require_zero_copy;
+            let in_place = views || require_zero_copy || whole;
             let inline = |inline: Inline<'_>| self.inline(py, inline, in_place);
             let (found, terms) = match self.inner()?.look_at_hand(key, now, stale, inline)? {
                 (AtHand::Elsewhere, _) if at_hand => return Ok(intern!(py, "elsewhere").clone().into_any()),
@@ -226,7 +244,12 @@ impl Store {
                 }
                 found => found,
             };
-            let shown = self.at_hand(py, key, now, found, views, require_zero_copy)?.into_object();
+            let shown = if whole {
+                self.whole(py, key, now, found)?
+            } else {
+                self.at_hand(py, key, now, found, views, require_zero_copy)?
+            };
+            let shown = shown.into_object();
             let Some(terms) = terms else { return Ok(shown) };
             let guards = PyBytes::new(py, &terms.guards);
             let all = (shown, terms.created, terms.deadline, terms.until, terms.size, guards);
@@ -236,8 +259,13 @@ impl Store {
 
     /// Guards of `key`'s name, the namespace and `tags` as they stand now.
     fn fence<'py>(&self, py: Python<'py>, key: &str, tags: Vec<String>) -> PyResult<Bound<'py, PyBytes>> {
-        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        let tags = texts_of(&tags);
         Ok(PyBytes::new(py, &self.detached(py, |store| store.fence(key, &tags))?))
+    }
+
+    /// Whether all of `guards` still hold.
+    fn holds(&self, guards: &[u8]) -> PyResult<bool> {
+        Ok(self.inner()?.holds(guards)?)
     }
 
     /// As `get` for several keys, read at one moment: a dict of the values that need no decoding, and what was found of
@@ -301,13 +329,18 @@ impl Store {
 
     /// Removes the entries of `keys`; how many there were.
     fn delete_many(&self, py: Python<'_>, keys: Vec<String>, now: u64) -> PyResult<u64> {
-        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let keys = texts_of(&keys);
         self.detached(py, |store| store.delete_many(&keys, now))
+    }
+
+    /// Removes the entry of `key` if `look` gave these guards with it and they still hold; whether it was removed.
+    fn delete_if(&self, py: Python<'_>, key: &str, guards: &[u8], now: u64) -> PyResult<bool> {
+        self.detached(py, |store| store.delete_if(key, guards, now))
     }
 
     /// Makes all entries with one of `tags` misses.
     fn invalidate_tags(&self, py: Python<'_>, tags: Vec<String>, now: u64) -> PyResult<()> {
-        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        let tags = texts_of(&tags);
         self.detached(py, |store| store.invalidate_tags(&tags, now))
     }
 
@@ -409,6 +442,10 @@ impl Source {
             Self::Frame(frame) => Box::new(frame),
         })
     }
+}
+
+fn texts_of(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
 }
 
 fn seconds(seconds: f64) -> Result<Duration> {

@@ -4,6 +4,7 @@ use super::described::{Described, Kind};
 use super::frame::Frame;
 use super::store::Store;
 use crate::buffer::FrameBuf;
+use crate::crypto;
 use crate::error::Result;
 use crate::store::{AtHand, Hit, Inline, Lookup, Miss};
 use pyo3::intern;
@@ -57,15 +58,9 @@ impl Store {
         views: bool,
         zero_copy: bool,
     ) -> PyResult<Shown<'py>> {
-        let found = match found {
-            AtHand::Inline(Short::Bytes(bytes)) => return Ok(Shown::Value(bytes.into_any())),
-            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
-            AtHand::Found(found) => found,
-            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
-        };
-        let hit = match found {
-            Lookup::Hit(hit) => hit,
-            Lookup::Miss(reason) => return Ok(Shown::Other(reason_of(py, reason).clone().into_any())),
+        let hit = match self.hit(py, key, now, found)? {
+            Ok(hit) => hit,
+            Err(shown) => return Ok(shown),
         };
         let known = if hit.own_header { self.kinds.find(py, &hit.frame)? } else { None };
         let (payload, described) = match known {
@@ -85,10 +80,46 @@ impl Store {
         })
     }
 
+    /// As [`Self::at_hand`], the frame as it stands.
+    pub(super) fn whole<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        found: AtHand<Short<'py>>,
+    ) -> PyResult<Shown<'py>> {
+        Ok(match self.hit(py, key, now, found)? {
+            Ok(hit) => Shown::Other(Bound::new(py, Frame::from(hit.frame))?.into_any()),
+            Err(shown) => shown,
+        })
+    }
+
+    /// The entry, or else what is shown.
+    fn hit<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        now: u64,
+        found: AtHand<Short<'py>>,
+    ) -> PyResult<Result<Hit, Shown<'py>>> {
+        let found = match found {
+            AtHand::Inline(Short::Bytes(bytes)) => return Ok(Err(Shown::Value(bytes.into_any()))),
+            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+            AtHand::Found(found) => found,
+            AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
+        };
+        Ok(match found {
+            Lookup::Hit(hit) => Ok(hit),
+            Lookup::Miss(reason) => Err(Shown::Other(reason_of(py, reason).clone().into_any())),
+        })
+    }
+
     fn read_header(&self, py: Python<'_>, hit: &Hit, zero_copy: bool) -> PyResult<(FrameBuf, Described)> {
         let (header, start) = hit.header()?;
         let inner = self.inner()?;
         let payload = match header.compression {
+            // What opens it needs all of it.
+            None if header.codec == crypto::CODEC => hit.frame.clone(),
             None => hit.frame.slice(start..)?,
             Some(_) => py.detach(|| inner.payload(&hit.frame, &header, start, !zero_copy))?,
         };

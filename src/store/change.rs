@@ -11,6 +11,7 @@ use super::row::{
     tag_name,
 };
 use super::stamp::IndexMode;
+use crate::epoch::Guard;
 use crate::error::Result;
 use std::sync::PoisonError;
 
@@ -110,6 +111,11 @@ impl<'i> Change<'i> {
     /// The entry under `name`; none where its row is damaged.
     pub(super) fn entry(&self, name: &[u8; 32]) -> Result<Option<Entry>, Stop> {
         Ok(self.txn.get(&RowKey::entry(name))?.and_then(Row::parse).map(|row| row.entry))
+    }
+
+    /// Whether all of these guards hold; nobody else changes anything until this is committed.
+    pub(super) fn holds(&self, guards: &[u8]) -> bool {
+        guards.as_chunks().0.iter().all(|guard| self.index.epochs.holds(Guard::from_bytes(*guard)))
     }
 
     /// Copies with guards of this counter are not to be served any more once this is committed.

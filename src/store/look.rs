@@ -6,6 +6,7 @@ use super::index::Opened;
 use super::read::{Asked, AtHand, Hit, Inline, Lookup, Miss, Seen};
 use super::row::{Entry, NEVER};
 use super::store::Store;
+use super::write::check_guards;
 use crate::epoch::{Epochs, Guard};
 use crate::error::Result;
 use std::sync::Arc;
@@ -52,6 +53,16 @@ impl Store {
         let (index, name) = (self.index()?, self.name_of(key)?);
         let tags: Vec<_> = tags.iter().map(|tag| epochs::of_tag(&self.namespace.hash_of_tag(tag))).collect();
         Ok(self.guards(index, &name, &tags))
+    }
+
+    /// Whether all of these guards hold: nothing that they guard has changed since they were taken.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] in a forked child, [`Error::Argument`](crate::Error::Argument) for what are no guards.
+    pub fn holds(&self, guards: &[u8]) -> Result<bool> {
+        check_guards("guards", guards)?;
+        let epochs = &self.index()?.epochs;
+        Ok(guards.as_chunks().0.iter().all(|guard| epochs.holds(Guard::from_bytes(*guard))))
     }
 
     /// As [`Self::get`], with the terms on which a hit may be kept. With `stale` an entry past its deadline is found too,

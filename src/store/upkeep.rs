@@ -7,6 +7,7 @@ use super::index::{Index, Opened, Stop};
 use super::read::Asked;
 use super::row::{Entry, LeaseRow, NEVER, NewRow, Row, RowKey};
 use super::store::Store;
+use super::write::check_guards;
 use crate::error::{Error, Result};
 use crate::random;
 use std::sync::PoisonError;
@@ -122,6 +123,29 @@ impl Store {
             }
             self.index()?.sweep_step(change, now)?;
             Ok(count)
+        })
+    }
+
+    /// Removes the entry of `key` if it is still the one that was read, and so all of `guards` hold that were
+    /// [looked up](super::Terms::guards) with it; whether it was removed. A store that is only read keeps it.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete`], [`Error::Argument`] for what are no guards.
+    pub fn delete_if(&self, key: &str, guards: &[u8], now: u64) -> Result<bool> {
+        check_guards("guards", guards)?;
+        let name = self.name_of(key)?;
+        if self.options.read_only {
+            return Ok(false);
+        }
+        self.must_change("delete", |change| {
+            let entry = match change.entry(&name)? {
+                Some(entry) if change.holds(guards) => entry,
+                _ => return Ok(false),
+            };
+            change.outdates(epochs::of_name(&name));
+            change.remove(&name, &entry)?;
+            self.index()?.sweep_step(change, now)?;
+            Ok(true)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use super::blobs::Temporary;
 use super::change::{Change, Room};
+use super::epochs;
 use super::index::{Opened, Reservation, Stop};
 use super::options::Verify;
 use super::read::Asked;
@@ -34,6 +35,9 @@ pub struct New<'n> {
     /// What [`Store::fence`] returned before it was computed: where one of these guards does not hold any more, it is not
     /// written.
     pub fence: Option<&'n [u8]>,
+    /// Other keys whose entries this one takes the place of: they are removed as it is written, and count for `if_absent`
+    /// as its own does.
+    pub replaces: &'n [&'n str],
 }
 
 /// What became of a write.
@@ -66,6 +70,8 @@ struct Prepared<'s> {
     /// A frame that goes into the index.
     inline: AlignedBuf,
     blob: Option<(Temporary<'s>, Reservation<'s>)>,
+    /// Names of the entries that it takes the place of.
+    replaces: Vec<[u8; 32]>,
 }
 
 impl Store {
@@ -88,15 +94,27 @@ impl Store {
     /// # Errors
     /// Those of [`Self::put`].
     pub fn put_frame(&self, key: &str, frame: &[u8], new: New<'_>, now: u64) -> Result<Stored> {
-        check(&new)?;
+        let written = self.put_frames(&[(key, new, frame)], now)?;
+        Ok(written.first().copied().unwrap_or(Stored::Dropped))
+    }
+
+    /// As [`Self::put_frame`] for several frames, in one transaction: readers see all of them or none.
+    ///
+    /// # Errors
+    /// Those of [`Self::put`]; nothing is stored then.
+    pub fn put_frames(&self, frames: &[(&str, New<'_>, &[u8])], now: u64) -> Result<Vec<Stored>> {
         let index = self.index()?;
-        let header = frame::locate_header(frame).map_or(frame.len(), |header| header.end);
-        let parts = Parts { prefix: &frame[..header], payload: &frame[header..], compressed: false, own: false };
-        let Some(prepared) = self.prepare(index, key, &new, &parts, now)? else {
-            return Ok(Stored::Dropped);
-        };
-        let stored = self.commit(index, &mut [(key, &new, prepared)], now)?;
-        Ok(stored.first().copied().unwrap_or(Stored::Dropped))
+        let mut all = Vec::with_capacity(frames.len());
+        for (key, new, frame) in frames {
+            check(new)?;
+            let header = frame::locate_header(frame).map_or(frame.len(), |header| header.end);
+            let parts = Parts { prefix: &frame[..header], payload: &frame[header..], compressed: false, own: false };
+            match self.prepare(index, key, new, &parts, now)? {
+                Some(one) => all.push((*key, new, one)),
+                None => return Ok(self.dropped(frames.len())),
+            }
+        }
+        self.commit(index, &mut all, now)
     }
 
     /// Stores several entries in one transaction: readers see all of them or none.
@@ -133,7 +151,9 @@ impl Store {
         blob: (Temporary<'s>, Reservation<'s>),
         now: u64,
     ) -> Result<Stored> {
-        let one = Prepared { name: self.name_of(key)?, entry, inline: AlignedBuf::default(), blob: Some(blob) };
+        let replaces = new.replaces.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        let (name, inline) = (self.name_of(key)?, AlignedBuf::default());
+        let one = Prepared { name, entry, inline, blob: Some(blob), replaces };
         let stored = self.commit(self.index()?, &mut [(key, new, one)], now)?;
         Ok(stored.first().copied().unwrap_or(Stored::Dropped))
     }
@@ -186,6 +206,7 @@ impl Store {
         now: u64,
     ) -> Result<Option<Prepared<'s>>> {
         let name = self.name_of(key)?;
+        let replaces = new.replaces.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
         let size = (parts.prefix.len() + parts.payload.length()) as u64;
         let until = new.until.unwrap_or(NEVER);
         let entry = Entry {
@@ -208,7 +229,7 @@ impl Store {
                 let found = format!("{} bytes were written instead of {size}", inline.len());
                 return Err(Error::io("write", "frame", std::io::Error::other(found)));
             }
-            return Ok(Some(Prepared { name, entry, inline, blob: None }));
+            return Ok(Some(Prepared { name, entry, inline, blob: None, replaces }));
         }
         if size > self.options.max_bytes - self.options.max_bytes / 32 {
             let limit = usize::try_from(self.options.max_bytes).unwrap_or(usize::MAX);
@@ -222,7 +243,7 @@ impl Store {
             parts.payload.write_to(out)
         })?;
         let entry = Entry { blob: Some(blob.id), checksum: blob.checksum, checked: blob.checked, ..entry };
-        Ok(Some(Prepared { name, entry, inline: AlignedBuf::default(), blob: Some((blob, reservation)) }))
+        Ok(Some(Prepared { name, entry, inline: AlignedBuf::default(), blob: Some((blob, reservation)), replaces }))
     }
 
     /// Books room for a blob, evicting what must go, in as many transactions as that takes.
@@ -259,7 +280,8 @@ impl Store {
         if let Some((_, reservation)) = &one.blob {
             change.unreserve(change.index.owner, reservation.count)?;
         }
-        if let Some(refused) = self.refusal(change, new, &Asked { key, name: one.name, now, stale: false })? {
+        let asked = Asked { key, name: one.name, now, stale: false };
+        if let Some(refused) = self.refusal(change, new, &asked, &one.replaces)? {
             return Ok(refused);
         }
         let room = Room {
@@ -284,6 +306,9 @@ impl Store {
             inline: one.inline.as_slice(),
         };
         change.put(&one.name, &row, old.as_ref())?;
+        for name in one.replaces.iter().filter(|name| **name != one.name) {
+            self.replace(change, name)?;
+        }
         if new.lease.is_some() {
             change.txn.delete(&RowKey::lease(&one.name))?;
         }
@@ -291,9 +316,14 @@ impl Store {
     }
 
     /// Why the write is not to happen, if so.
-    fn refusal(&self, change: &Change<'_>, new: &New<'_>, asked: &Asked<'_>) -> Result<Option<Stored>, Stop> {
-        let holds = |guard: &[u8; Guard::LENGTH]| change.index.epochs.holds(Guard::from_bytes(*guard));
-        if new.fence.is_some_and(|fence| !fence.as_chunks().0.iter().all(holds)) {
+    fn refusal(
+        &self,
+        change: &Change<'_>,
+        new: &New<'_>,
+        asked: &Asked<'_>,
+        replaces: &[[u8; 32]],
+    ) -> Result<Option<Stored>, Stop> {
+        if new.fence.is_some_and(|fence| !change.holds(fence)) {
             return Ok(Some(Stored::Superseded));
         }
         if let Some(token) = new.lease {
@@ -302,13 +332,28 @@ impl Store {
                 return Ok(Some(Stored::Superseded));
             }
         }
-        if new.if_absent
-            && let Some(row) = change.txn.get(&RowKey::entry(&asked.name))?.and_then(Row::parse)
-            && self.reason_against(change.index, &row, &change.txn, asked)?.is_none()
-        {
-            return Ok(Some(Stored::Exists));
+        if !new.if_absent {
+            return Ok(None);
+        }
+        let others = new.replaces.iter().zip(replaces).map(|(key, name)| Asked { key, name: *name, ..*asked });
+        for asked in others.chain([*asked]) {
+            if let Some(row) = change.txn.get(&RowKey::entry(&asked.name))?.and_then(Row::parse)
+                && self.reason_against(change.index, &row, &change.txn, &asked)?.is_none()
+            {
+                return Ok(Some(Stored::Exists));
+            }
         }
         Ok(None)
+    }
+
+    /// Removes an entry whose place another one has taken, and the lease on it.
+    fn replace(&self, change: &mut Change<'_>, name: &[u8; 32]) -> Result<(), Stop> {
+        change.outdates(epochs::of_name(name));
+        change.txn.delete(&RowKey::lease(name))?;
+        match change.entry(name)? {
+            Some(entry) => change.remove(name, &entry),
+            None => change.txn.delete(&RowKey::entry(name)).map(drop).map_err(Stop::from),
+        }
     }
 
     /// The tags with their stamps; a tag without one gets one.
@@ -332,16 +377,18 @@ impl Store {
 }
 
 pub(super) fn check(new: &New<'_>) -> Result<()> {
-    let wrong = |argument, expected: &'static str, found: usize| {
-        Err(Error::Argument { argument, expected: expected.into(), found: found.to_string() })
-    };
     if new.tags.len() > 1000 {
-        return wrong("tags", "at most 1000", new.tags.len());
+        let found = new.tags.len().to_string();
+        return Err(Error::Argument { argument: "tags", expected: "at most 1000".into(), found });
     }
-    match new.fence.map(<[u8]>::len) {
-        Some(length) if !length.is_multiple_of(Guard::LENGTH) => {
-            wrong("fence", "the guards that fence() returned, of 6 bytes each", length)
-        }
-        _ => Ok(()),
+    check_guards("fence", new.fence.unwrap_or_default())
+}
+
+/// Fails for what are no guards.
+pub(super) fn check_guards(argument: &'static str, guards: &[u8]) -> Result<()> {
+    if guards.len().is_multiple_of(Guard::LENGTH) {
+        return Ok(());
     }
+    let found = format!("{} bytes", guards.len());
+    Err(Error::Argument { argument, expected: "guards, of 6 bytes each".into(), found })
 }

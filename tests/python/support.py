@@ -143,7 +143,7 @@ def frame_in(directory: Path, key: str, namespace: str = "") -> bytes:
 
 def put_frame(directory: Path, key: str, frame: bytes, namespace: str = "") -> None:
     """Put any bytes into a store as the frame under `key`."""
-    assert Store(str(directory), namespace=namespace).put_frame(key, frame, 0) == "written"
+    assert Store(str(directory), namespace=namespace).put_frames([(key, frame, [])], 0) == ["written"]
 
 
 def blobs_of(directory: Path) -> list[Path]:

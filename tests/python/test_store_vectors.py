@@ -91,7 +91,8 @@ def put(directory, vector):
     store = Store(str(directory), namespace=vector["namespace"])
     frame = bytes.fromhex(vector["frame_hex"])
     if not vector["own_header"]:
-        return store.put_frame(vector["key"], frame, vector["created"], vector["until"])
+        [stored] = store.put_frames([(vector["key"], frame, [])], vector["created"], vector["until"])
+        return stored
     payload = frame[7 + int.from_bytes(frame[3:7], "big") :]
     (stored,) = store.put_many(
         [(vector["key"], "raw", payload, {"type": "bytes"})],
