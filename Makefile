@@ -44,15 +44,19 @@ lint: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy --no-error-summary
+	$(BIN)/ty check --quiet
+	if command -v node >/dev/null; then $(BIN)/pyright; else echo "pyright is not run: it needs node"; fi
 	$(BIN)/stubtest --allowlist tests/typing/stubtest-allowlist --ignore-unused-allowlist framecache._framecache
 
-test-rust:
+test-rust: $(VENV)/made
 ifeq ($(NEXTEST),yes)
 	cargo nextest run --no-fail-fast
 else
 	cargo test --lib --tests
 endif
 	cargo test --doc --quiet
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
+		cargo test --quiet --features python --lib -- codec::json cpython call
 
 test-python: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/pytest

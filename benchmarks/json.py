@@ -15,6 +15,7 @@ import json
 import lzma
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -88,12 +89,12 @@ def workloads() -> dict[str, Any]:
 
 
 def times(calls: dict[str, Callable[[], object]], count: int, rounds: int = ROUNDS) -> dict[str, tuple[float, float]]:
-    """Return median and minimum of the nanoseconds a call takes; the modules take turns, each first in its turn."""
+    """Return median and minimum of the nanoseconds a call takes; the modules take turns, in another order each."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()
     for turn in range(rounds + 1):
-        for name, call in rotated(calls, turn):
+        for name, call in shuffled(calls, turn):
             start = time.perf_counter_ns()
             for _ in range(count):
                 call()
@@ -104,11 +105,11 @@ def times(calls: dict[str, Callable[[], object]], count: int, rounds: int = ROUN
     return {name: (sorted(values)[len(values) // 2], min(values)) for name, values in taken.items()}
 
 
-def rotated(items: dict[str, Any], turn: int) -> list[tuple[str, Any]]:
-    """Return the items, starting with another one each turn: who runs after a slow one finds cold caches."""
+def shuffled(items: dict[str, Any], turn: int) -> list[tuple[str, Any]]:
+    """Return the items in another order each turn: who runs after a slow one finds cold caches."""
     pairs = list(items.items())
-    first = turn % len(pairs)
-    return pairs[first:] + pairs[:first]
+    random.Random(turn).shuffle(pairs)
+    return pairs
 
 
 class Table:
@@ -178,7 +179,7 @@ def interleaved(wanted: list[str]) -> None:
         taken: dict[str, list[float]] = {module: [] for module in found}
         gc.disable()
         for turn in range(ROUNDS // 2):
-            for module, (dumps, _) in rotated(found, turn):
+            for module, (dumps, _) in shuffled(found, turn):
                 built = json.loads(json.dumps(value))
                 start = time.perf_counter_ns()
                 dumps(built)

@@ -90,6 +90,27 @@ pub enum Compression {
     Auto,
 }
 
+impl Compression {
+    /// The longest that [`Self::compress_to`] asks for room for `len` bytes.
+    pub(crate) fn room_for(self, len: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Lz4 | Self::Auto => lz4_flex::block::get_maximum_output_size(len),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(len),
+        }
+    }
+
+    /// What it compresses with, where it does.
+    pub(crate) fn algorithm(self) -> Option<Algorithm> {
+        match self {
+            Self::None => None,
+            Self::Lz4 => Some(Algorithm::Lz4),
+            Self::Zstd(_) => Some(Algorithm::Zstd),
+            Self::Auto => Some(AUTO.algorithm()),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Method {
     Lz4,
@@ -131,11 +152,11 @@ impl Compression {
     /// # Errors
     /// [`Error::Memory`]; [`Error::Encode`] where the compressor fails.
     pub fn compress(self, payload: &[u8]) -> Result<Option<(Algorithm, AlignedBuf)>> {
-        self.compress_in(payload, AlignedBuf::stale)
+        self.compress_to(payload, AlignedBuf::stale)
     }
 
-    /// As [`Self::compress`], in memory of that kind.
-    pub(crate) fn compress_in(self, payload: &[u8], room: Room) -> Result<Option<(Algorithm, AlignedBuf)>> {
+    /// As [`Self::compress`], to a buffer of the length that `room` is asked for.
+    pub(crate) fn compress_to(self, payload: &[u8], room: Room) -> Result<Option<(Algorithm, AlignedBuf)>> {
         let (method, longest) = match self {
             Self::None => return Ok(None),
             Self::Lz4 => (Method::Lz4, payload.len().saturating_sub(1)),
@@ -162,13 +183,12 @@ fn sample_is_worth_it(payload: &[u8], room: Room) -> Result<bool> {
         return Ok(true);
     }
     const PIECE: usize = SAMPLE / PIECES;
-    let mut sample = room(0)?;
-    sample.reserve(SAMPLE)?;
+    let mut sample = room(SAMPLE)?;
     let last = payload.len() - PIECE;
     for piece in 0..PIECES {
         // The first piece is the start, the last one the end.
         let start = last / (PIECES - 1) * piece;
-        sample.extend_from_slice(&payload[start..start + PIECE])?;
+        sample.as_mut_slice()[piece * PIECE..][..PIECE].copy_from_slice(&payload[start..start + PIECE]);
     }
     Ok(AUTO.run(sample.as_slice(), room)?.len() <= worth_it(SAMPLE))
 }
@@ -202,12 +222,12 @@ impl Method {
 
 /// `head`, and after it `payload` as one LZ4 block.
 pub(crate) fn lz4_after(head: &[u8], payload: &[u8], room: Room) -> Result<AlignedBuf> {
-    let longest = lz4_flex::block::get_maximum_output_size(payload.len());
-    let mut out = room(head.len() + longest)?;
+    let most = lz4_flex::block::get_maximum_output_size(payload.len());
+    let mut out = room(head.len() + most)?;
     let (start, block) = out.as_mut_slice().split_at_mut(head.len());
     start.copy_from_slice(head);
     // It fails for want of room only.
-    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: longest })?;
+    let written = lz4_flex::block::compress_into(payload, block).map_err(|_| Error::Memory { bytes: most })?;
     out.truncate(head.len() + written);
     Ok(out)
 }
@@ -220,11 +240,11 @@ pub(crate) fn lz4_after(head: &[u8], payload: &[u8], room: Room) -> Result<Align
 /// [`Error::Decode`]: such a size, data that the algorithm cannot read, or that becomes another size.
 /// [`Error::Memory`].
 pub fn decompress(algorithm: Algorithm, compressed: &[u8], size: u64, limit: usize) -> Result<AlignedBuf> {
-    decompress_in(algorithm, compressed, size, limit, AlignedBuf::stale)
+    decompress_to(algorithm, compressed, size, limit, AlignedBuf::stale)
 }
 
-/// As [`decompress`], in memory of that kind.
-pub(crate) fn decompress_in(
+/// As [`decompress`], to a buffer of the length that `room` is asked for.
+pub(crate) fn decompress_to(
     algorithm: Algorithm,
     compressed: &[u8],
     size: u64,

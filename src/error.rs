@@ -102,6 +102,12 @@ pub enum Error {
         /// What was there.
         found: String,
     },
+    /// Work on a worker thread that panicked: a defect.
+    #[error("defect in framecache, please report it: a worker panicked: {found}")]
+    Panicked {
+        /// What the panic said.
+        found: String,
+    },
     /// A store directory that must not be used.
     #[error("store {path}: expected {expected}, found {found}")]
     Store {

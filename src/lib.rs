@@ -25,11 +25,14 @@ pub mod l1;
 pub mod memory;
 mod random;
 pub mod store;
+pub mod stream;
 
 #[cfg(feature = "python")]
 mod call;
 #[cfg(feature = "python")]
 mod cpython;
+#[cfg(all(feature = "python", target_arch = "x86_64"))]
+mod processor;
 #[cfg(feature = "python")]
 mod python;
 

@@ -34,7 +34,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self.mutex = threading.RLock()
-        self.gates: set[threading.RLock] = set()
+        self.gates: dict[int, threading.RLock] = {}
         self.refreshers = 0
         self.workers = 0
         self.idle = 0
@@ -45,16 +45,15 @@ class _Gate:
     """Held by a thread of framecache while it works on a tier; nothing to any other thread."""
 
     def __enter__(self) -> None:
-        if (lock := getattr(_this, "gate", None)) is not None:
+        if (gates := _threads.gates) and (lock := gates.get(threading.get_ident())) is not None:
             lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        if (lock := getattr(_this, "gate", None)) is not None:
+        if (gates := _threads.gates) and (lock := gates.get(threading.get_ident())) is not None:
             lock.release()
 
 
 _threads = _Threads()
-_this = threading.local()
 gate: Final = _Gate()
 
 
@@ -62,12 +61,11 @@ def _start(name: str, body: Callable[[], object]) -> bool:
     """Begin a thread with a gate; return whether there was one to be had."""
 
     def run() -> None:
-        lock = _this.gate = threading.RLock()
-        mine.gates.add(lock)
+        mine.gates[threading.get_ident()] = threading.RLock()
         try:
             body()
         finally:
-            mine.gates.discard(lock)
+            del mine.gates[threading.get_ident()]
 
     mine = _threads
     try:
@@ -162,14 +160,13 @@ def _work(mine: _Threads) -> None:
 
 def _shut() -> None:
     ends = time.monotonic() + _EXIT
-    for lock in tuple(_threads.gates):
+    for lock in tuple(_threads.gates.values()):
         lock.acquire(timeout=max(0.0, ends - time.monotonic()))
 
 
 def _forget_in_child() -> None:
     global _threads
     _threads = _Threads()
-    _this.__dict__.clear()
 
 
 atexit.register(_shut)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from framecache._async_methods import AsyncMethods
 from framecache._framecache import L1, MISSING, InvalidArgument
 from framecache._settings import given
+from framecache._stream import StreamMethods
 from framecache._times import default_to
 from framecache._values import check_compression, check_text, decode
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 
-class Cache(AsyncMethods):
+class Cache(StreamMethods):
     """A cache in memory, and in a directory that all processes of this user share, if it is given one.
 
     Values are bytes-like objects, Arrow tables (anything with `__arrow_c_stream__` or `__arrow_c_array__`), pandas

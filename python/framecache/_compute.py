@@ -376,6 +376,8 @@ class Computer:
                 self.release(key, one)
         token = self.leases.ask(key, plan.lock)
         flight.lease = token if isinstance(token, int) else None
+        if flight.is_dead():
+            self.release(key, flight)  # its loop was closed meanwhile
         return token == HELD
 
     def release(self, key: str, flight: Flight) -> None:

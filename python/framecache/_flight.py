@@ -357,7 +357,10 @@ class Flights:
         """End a computation; nothing happens to one that has ended, or was never begun."""
         with self.mutex:
             flights = self._under_way.get(flight.place, [])
-            flights[:] = [one for one in flights if one is not flight and not one.is_left_behind()]
+            # What was left behind with a lease gives it to who takes its place.
+            flights[:] = [
+                one for one in flights if one is not flight and (one.lease is not None or not one.is_left_behind())
+            ]
             if not flights:
                 self._under_way.pop(flight.place, None)
         flight.settle(outcome)

@@ -812,3 +812,133 @@ class Call:
         """Return the canonical bytes of this function's entry in L1 with that key; goes past all entries of L1."""
 
     def __get__(self, instance: object, owner: type | None = None, /) -> Any: ...
+
+@final
+class StreamWriter:
+    """An entry of a store that is written front to back: bytes, or record batches. Nobody sees it before `commit`.
+
+    Args:
+        store: Where it will stand.
+        name: Under which key there.
+        key: The key that it is sealed with, or that its header has.
+        codec: ``"raw"`` or ``"arrow"``.
+        python: What a reader needs to rebuild the value.
+        created: Now, in milliseconds since 1970.
+        until: The last moment at which it may be served.
+        deadline: Until when it is fresh.
+        tags: What it can be invalidated by.
+        compression: Of each chunk.
+        chunk_size: Bytes of payload in a chunk, 4096 to 64 MiB, a multiple of 64; 1 MiB.
+        workers: The most threads that work on chunks.
+        keyring: Seals each chunk.
+    """
+
+    def __new__(
+        cls,
+        store: Store,
+        name: str,
+        key: str,
+        codec: str,
+        python: dict[str, Any],
+        created: int,
+        *,
+        until: int | None = None,
+        deadline: int | None = None,
+        tags: Sequence[str] = ...,
+        compression: str | None = None,
+        chunk_size: int | None = None,
+        workers: int | None = None,
+        keyring: Keyring | None = None,
+    ) -> Self: ...
+    def write(self, data: Buffer) -> int:
+        """Append bytes; a buffer that may change is copied first. After an error nothing more can be written."""
+
+    def write_table(self, value: object) -> None:
+        """Append what `value`'s ``__arrow_c_stream__`` or ``__arrow_c_array__`` gives, a batch at a time."""
+
+    def tell(self) -> int:
+        """Bytes of payload that were taken so far."""
+
+    def commit(self) -> tuple[Literal["written", "exists", "superseded", "dropped"], int, int]:
+        """Make it the key's entry; what became of that, the bytes of the stream, and the most its chunks took at once."""
+
+    def close(self) -> None:
+        """Leave nothing behind of what was not committed."""
+
+@final
+class StreamReader:
+    """The payload of a stream, read from anywhere.
+
+    Args:
+        frame: The stream.
+        key: Whose stream it is to be.
+        keyring: With one, a sealed stream is read and no other; without one, one that is not sealed.
+        workers: The most threads that read ahead.
+    """
+
+    def __new__(
+        cls, frame: Frame, key: str, *, keyring: Keyring | None = None, workers: int | None = None
+    ) -> Self: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes of payload."""
+
+    @property
+    def created(self) -> int | None:
+        """When it was written, in milliseconds since 1970."""
+
+    @property
+    def until(self) -> int | None:
+        """Until when it may be served."""
+
+    @property
+    def codec(self) -> str:
+        """The codec of the payload."""
+
+    def plain(self) -> Frame | None:
+        """All of the payload where it stands, if it is neither sealed nor compressed."""
+
+    def read(self, position: int, size: int) -> Frame:
+        """Up to `size` bytes, those of one chunk; none at the end. Who goes on where it ended is read ahead."""
+
+    def slice(self, position: int, size: int) -> Frame:
+        """`size` bytes: where they stand, a part of a chunk in memory, or a copy."""
+
+    def verify(self) -> None:
+        """Read every chunk, and compare tags and checksums."""
+
+    def close(self) -> None:
+        """End its threads; nothing is read any more."""
+
+@final
+class TableScan:
+    """The record batches of a table in a stream, read as a consumer of ``__arrow_c_stream__`` asks for them: once.
+
+    Args:
+        frame: The stream.
+        key: Whose stream it is to be.
+        columns: Which columns, in the order of the table.
+        keyring: As of `StreamReader`.
+        workers: The most threads that read ahead.
+        progress: Called with the bytes that are done, and those in all, after each batch.
+    """
+
+    def __new__(
+        cls,
+        frame: Frame,
+        key: str,
+        *,
+        columns: Sequence[str] | None = None,
+        keyring: Keyring | None = None,
+        workers: int | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Self: ...
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
+        """The batches as a capsule of the Arrow C stream interface; `requested_schema` is not looked at."""
+
+    def __arrow_c_schema__(self) -> Any:
+        """The schema of what is read."""

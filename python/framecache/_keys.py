@@ -108,13 +108,14 @@ def _name_of(cls: type) -> str:
             "a class that its module has under its qualified name, or one registered with framecache.register",
             f"{_shown(cls)}, which others of that name cannot be told from",
         )
-    return f"{_main() if module in ('__main__', '__mp_main__') else module}:{name}"
+    return f"{_main(module) if module in ('__main__', '__mp_main__') else module}:{name}"
 
 
-def _main() -> str:
+def _main(module: str) -> str:
     """Return what tells this program from others: the name of its module, or the path of its script."""
-    main = sys.modules["__main__"]
-    if (spec := getattr(main, "__spec__", None)) is not None:
+    main = sys.modules[module]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
         return str(spec.name)
     return os.path.realpath(file) if (file := getattr(main, "__file__", None)) else "__main__"
 

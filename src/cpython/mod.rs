@@ -17,6 +17,7 @@ pub(crate) mod new_str;
 mod owned;
 mod stack;
 pub(crate) mod text;
+mod utf8;
 mod writer;
 
 pub(crate) use collector::CollectorPause;

@@ -3,6 +3,7 @@
 
 use super::Owned;
 use super::text::copy_short;
+use super::utf8::{count_chars, decode};
 use pyo3::ffi;
 use std::ptr::NonNull;
 
@@ -105,72 +106,6 @@ unsafe fn new_wide(bytes: &[u8]) -> Option<Owned> {
             _ => decode(bytes, data.cast::<u32>()),
         }
         Some(object)
-    }
-}
-
-/// How many characters valid UTF-8 has: its bytes that do not continue one.
-fn count_chars(bytes: &[u8]) -> usize {
-    // So few at a time that one byte counts them: the compiler uses vectors.
-    bytes
-        .chunks(255)
-        .map(|chunk| {
-            usize::from(chunk.iter().fold(0u8, |count, byte| count.wrapping_add(u8::from(*byte & 0xc0 != 0x80))))
-        })
-        .sum()
-}
-
-/// A character in one, two or four bytes.
-trait Unit: Copy {
-    fn of(char: u32) -> Self;
-}
-
-macro_rules! unit {
-    ($($unit:ty),*) => {$(
-        impl Unit for $unit {
-            #[inline(always)]
-            fn of(char: u32) -> Self {
-                char as Self
-            }
-        }
-    )*};
-}
-
-unit!(u8, u16, u32);
-
-/// # Safety
-/// `bytes` are valid UTF-8; there is room for all characters at `target`, each of which fits.
-#[inline(always)]
-unsafe fn decode<U: Unit>(bytes: &[u8], target: *mut U) {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let range = bytes.as_ptr_range();
-    let (mut at, mut out) = (range.start, target);
-    // SAFETY: valid UTF-8 has as many bytes after each first one as that says; the caller's guarantee.
-    unsafe {
-        while at < range.end {
-            let char;
-            if *at < 0x80 {
-                while range.end.addr() - at.addr() >= 8 && at.cast::<u64>().read_unaligned() & HIGH == 0 {
-                    for index in 0..8 {
-                        out.add(index).write(U::of(u32::from(*at.add(index))));
-                    }
-                    (at, out) = (at.add(8), out.add(8));
-                }
-                if at == range.end || *at >= 0x80 {
-                    continue;
-                }
-                (char, at) = (u32::from(*at), at.add(1));
-            } else {
-                let first = u32::from(*at);
-                let low = |index: usize| u32::from(*at.add(index)) & 0x3f;
-                (char, at) = match first {
-                    0..0xe0 => ((first & 0x1f) << 6 | low(1), at.add(2)),
-                    0xe0..0xf0 => ((first & 0x0f) << 12 | low(1) << 6 | low(2), at.add(3)),
-                    _ => ((first & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), at.add(4)),
-                };
-            }
-            out.write(U::of(char));
-            out = out.add(1);
-        }
     }
 }
 

@@ -18,8 +18,10 @@ pub(crate) enum Text<'a> {
     Ucs4(&'a [u32]),
 }
 
-/// The bits of a `str`'s state (up to 3.13) that say that all is ASCII, and stands right after the header.
-const COMPACT_ASCII: u32 = 0b110_0000;
+/// The bit of a `str`'s state (up to 3.13) that says that its data stands right after the header.
+const COMPACT: u32 = 0b10_0000;
+/// The bits that say so and that all is ASCII.
+const COMPACT_ASCII: u32 = COMPACT | 0b100_0000;
 
 /// The characters of a `str` that is all ASCII; `None` for others.
 ///
@@ -34,6 +36,23 @@ pub(crate) unsafe fn ascii_of<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]
             return None;
         }
         Some(std::slice::from_raw_parts(ascii.add(1).cast(), (*ascii).length.cast_unsigned()))
+    }
+}
+
+/// The UTF-8 that somebody had CPython attach to a `str` that is not ASCII; `None` where there is none.
+///
+/// # Safety
+/// Attached; `object` is a `str`, not an ASCII one, and outlives the result.
+#[inline(always)]
+pub(crate) unsafe fn attached_utf8<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
+    let compact = object.cast::<ffi::PyCompactUnicodeObject>();
+    // SAFETY: the caller's guarantee.
+    unsafe {
+        if (*compact)._base.state & COMPACT == 0 || (*compact).utf8.is_null() {
+            return None;
+        }
+        let len = (*compact).utf8_length.cast_unsigned();
+        Some(std::slice::from_raw_parts((*compact).utf8.cast(), len))
     }
 }
 

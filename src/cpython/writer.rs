@@ -263,7 +263,8 @@ impl Writer {
             return bytes.ok_or_else(|| out_of_memory(len));
         };
         let size = self.end.addr() - self.start.addr();
-        LAST.set(len.saturating_add(len / 16));
+        // As large as what was asked for in the end, if that is not kept for long.
+        LAST.set(size.clamp(len.saturating_add(len / 16), len.saturating_add(len / SLACK)));
         self.use_scratch();
         // SAFETY: attached, nobody else has seen the object; it has room for `len` bytes and a NUL after them.
         unsafe {

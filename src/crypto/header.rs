@@ -45,7 +45,7 @@ pub(super) fn check_tenant(tenant: &str) -> Result<()> {
     })
 }
 
-fn is_tenant(tenant: &str) -> bool {
+pub(super) fn is_tenant(tenant: &str) -> bool {
     let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f;
     (1..=LONGEST_TENANT).contains(&tenant.len()) && tenant.bytes().all(plain)
 }
@@ -200,14 +200,13 @@ impl<'f> Sealed<'f> {
 
     /// The header's fields, and the payload's length that it states.
     fn parse_header(header: &'f [u8], json: &'f [u8]) -> Option<(Self, u64)> {
-        let mut scan = Scan { bytes: json, at: 0 };
+        let mut scan = Scan::new(json);
         scan.literal(START)?;
         let key_id = scan.take(32)?;
         scan.literal(SALT)?;
         let salt = scan.take(32)?;
         scan.literal(TENANT)?;
-        let tenant_length = scan.bytes[scan.at..].iter().position(|byte| *byte == b'"')?;
-        let tenant = std::str::from_utf8(scan.take(tenant_length)?).ok().filter(|tenant| is_tenant(tenant))?;
+        let tenant = std::str::from_utf8(scan.until(b'"')?).ok().filter(|tenant| is_tenant(tenant))?;
         scan.literal(NAME)?;
         let start = &json[..scan.at];
         let name = scan.take(64)?;
@@ -218,7 +217,7 @@ impl<'f> Sealed<'f> {
         scan.literal(END)?;
         // Padding is spaces, to the next multiple of 64 or further.
         let aligned = (header.len() + BEFORE).is_multiple_of(ALIGN);
-        if !aligned || !is_padding(&scan.bytes[scan.at..]) {
+        if !aligned || !is_padding(scan.rest()) {
             return None;
         }
         let times = Times { created, until };
@@ -252,34 +251,50 @@ fn not_sealed(found: &'static str) -> Error {
 
 const CODEC_IS: &[u8] = b"{\"s\": \"sealed\"";
 const START: &[u8] = b"{\"s\": \"sealed\", \"v\": \"2.0\", \"m\": {\"aad\": 4, \"kid\": \"";
-const SALT: &[u8] = b"\", \"salt\": \"";
+pub(super) const SALT: &[u8] = b"\", \"salt\": \"";
 /// Bytes of a header's JSON before the salt.
 pub(super) const BEFORE_SALT: usize = START.len() + 32 + SALT.len();
-const TENANT: &[u8] = b"\", \"tenant\": \"";
-const NAME: &[u8] = b"\", \"name\": \"";
+pub(super) const TENANT: &[u8] = b"\", \"tenant\": \"";
+pub(super) const NAME: &[u8] = b"\", \"name\": \"";
 const LENGTH: &[u8] = b"\", \"length\": ";
-const CREATED: &[u8] = b", \"created\": ";
-const UNTIL: &[u8] = b", \"until\": ";
-const END: &[u8] = b"}}";
+pub(super) const CREATED: &[u8] = b", \"created\": ";
+pub(super) const UNTIL: &[u8] = b", \"until\": ";
+pub(super) const END: &[u8] = b"}}";
 
-struct Scan<'j> {
+/// Reads a header of one form.
+pub(super) struct Scan<'j> {
     bytes: &'j [u8],
     at: usize,
 }
 
 impl<'j> Scan<'j> {
-    fn take(&mut self, count: usize) -> Option<&'j [u8]> {
+    pub(super) fn new(bytes: &'j [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// What was not read yet.
+    pub(super) fn rest(&self) -> &'j [u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// What stands before the next `byte`.
+    pub(super) fn until(&mut self, byte: u8) -> Option<&'j [u8]> {
+        let length = self.rest().iter().position(|found| *found == byte)?;
+        self.take(length)
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Option<&'j [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
         Some(taken)
     }
 
-    fn literal(&mut self, literal: &[u8]) -> Option<()> {
+    pub(super) fn literal(&mut self, literal: &[u8]) -> Option<()> {
         (self.take(literal.len())? == literal).then_some(())
     }
 
     /// The number after `field`, if that is what comes next; `None` for a field without one.
-    fn optional(&mut self, field: &[u8]) -> Option<Option<u64>> {
+    pub(super) fn optional(&mut self, field: &[u8]) -> Option<Option<u64>> {
         if !self.bytes[self.at..].starts_with(field) {
             return Some(None);
         }

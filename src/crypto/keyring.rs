@@ -201,7 +201,7 @@ impl Keyring {
                 key
             }
         };
-        self.sealed.fetch_add(1, Ordering::Relaxed);
+        self.count_sealed();
         Ok(key)
     }
 
@@ -232,7 +232,34 @@ impl Keyring {
     }
 
     pub(super) fn count_opened(&self, key: &SealingKey) {
-        self.masters[key.master].opened.fetch_add(1, Ordering::Relaxed);
+        self.count_opened_under(key.master);
+    }
+
+    pub(super) fn count_opened_under(&self, master: usize) {
+        self.masters[master].opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_sealed(&self) {
+        self.sealed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The id of the current master key, in hexadecimal digits.
+    pub(super) fn current_id(&self) -> &str {
+        &self.masters[0].id
+    }
+
+    /// The key of the stream that these 32 bytes name, and its check.
+    pub(super) fn stream_cipher(
+        &self,
+        master: usize,
+        tenant: &str,
+        salt: &[u8; 16],
+        stream: &[u8; 32],
+    ) -> Result<(Cipher, [u8; 16])> {
+        let keys = self.tenant(master, tenant)?;
+        let (cipher, check) = keys.keys.stream(salt, stream, |key, check| (Cipher::new(key), check));
+        // It fails where there is no memory for the expanded key.
+        Ok((cipher.map_err(|_| Error::Memory { bytes: 1024 })?, check))
     }
 
     pub(super) fn count_refused(&self, error: &Error) {
@@ -241,7 +268,7 @@ impl Keyring {
         }
     }
 
-    fn master_of(&self, key_id: &[u8]) -> Result<usize> {
+    pub(super) fn master_of(&self, key_id: &[u8]) -> Result<usize> {
         self.masters.iter().position(|held| held.id.as_bytes() == key_id).ok_or_else(|| {
             let ids = self.masters.iter().map(|held| held.id.as_str()).collect::<Vec<_>>().join(", ");
             refused(

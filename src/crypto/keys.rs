@@ -227,6 +227,24 @@ impl TenantKeys {
     }
 }
 
+impl TenantKeys {
+    /// The key of one stream under the key that seals under `salt`, and 16 bytes that tell it from others.
+    pub(super) fn stream<T>(
+        &self,
+        salt: &[u8; 16],
+        stream: &[u8; 32],
+        use_key: impl FnOnce(&[u8; 32], [u8; 16]) -> T,
+    ) -> T {
+        self.sealing(salt, |key, _| {
+            let mut derived = Zeroizing::new([0; 48]);
+            hkdf(key, stream, b"stream", &mut *derived);
+            let mut check = [0; 16];
+            check.copy_from_slice(&derived[32..]);
+            use_key(derived.first_chunk().unwrap_or(&[0; 32]), check)
+        })
+    }
+}
+
 /// HKDF-SHA256 (RFC 5869).
 pub(super) fn hkdf(key: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
     expand(&Hkdf::<Sha256>::new(Some(salt), key), &[info], out);

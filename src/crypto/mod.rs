@@ -27,9 +27,11 @@ mod keys;
 mod open;
 mod seal;
 mod secret;
+mod stream;
 
 pub use header::{CODEC, OVERHEAD, Times};
 pub use keyring::{Keyring, Statistics};
 pub use keys::{KeyId, MasterKey};
 pub use open::Opened;
 pub use seal::{MAX_PLAINTEXT, Packing};
+pub use stream::{Part, STREAM_CODEC, STREAM_TAG, StreamKey};

@@ -2,7 +2,7 @@
 
 use super::{Header, Payload};
 use crate::buffer::{AlignedBuf, FrameBuf};
-use crate::compress::{Algorithm, Compression, Room, decompress_in};
+use crate::compress::{Algorithm, Compression, Room, decompress_to};
 use crate::error::{Error, Result};
 use std::io;
 
@@ -72,7 +72,7 @@ pub(crate) fn pack_in<P: Payload + ?Sized>(
             joined.as_slice()
         }
     };
-    Ok(match compression.compress_in(bytes, room)? {
+    Ok(match compression.compress_to(bytes, room)? {
         None => (header, Packed::Plain(payload)),
         Some((algorithm, compressed)) => {
             let compression = Some(algorithm.name().to_owned());
@@ -120,7 +120,7 @@ pub(crate) fn unpack_in(
         let reason = format!("it is compressed ({name})").into();
         return Err(Error::CopyRequired { place: "payload".into(), reason });
     }
-    let payload = decompress_in(algorithm, &stored, size, limit, room)?;
+    let payload = decompress_to(algorithm, &stored, size, limit, room)?;
     Ok(FrameBuf::from_aligned(payload, frame.origin()).copied())
 }
 

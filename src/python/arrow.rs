@@ -12,8 +12,10 @@ use crate::codec::ARROW;
 use crate::codec::arrow::{IpcFile, Table, read};
 use crate::error::{Error, Result};
 use crate::frame::{Header, build};
+use arrow_array::RecordBatchReader;
 use arrow_array::ffi::FFI_ArrowArray;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use arrow_schema::Schema;
 use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -101,7 +103,7 @@ impl ArrowTable {
             guard(|| {
                 let table = read(&IpcFile::open(payload.clone())?, !require_zero_copy)?;
                 // What could not be exported later (a NUL in a name) is refused now.
-                c_schema(&table)?;
+                c_schema(table.schema())?;
                 Ok(Self { table, payload })
             })
         })
@@ -120,7 +122,7 @@ impl ArrowTable {
 
     /// Its schema as a capsule of the Arrow C data interface.
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        PyCapsule::new_with_value(py, c_schema(&self.table)?, SCHEMA)
+        schema_of(py, self.table.schema())
     }
 
     /// How many rows it has.
@@ -157,8 +159,21 @@ impl ArrowTable {
     }
 }
 
-fn c_schema(table: &Table) -> Result<FFI_ArrowSchema> {
-    FFI_ArrowSchema::try_from(&**table.schema()).map_err(|error| Error::Decode {
+/// Batches as a capsule of the Arrow C stream interface.
+pub(super) fn capsule_of<'py>(
+    py: Python<'py>,
+    batches: Box<dyn RecordBatchReader + Send>,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(batches), STREAM)
+}
+
+/// A schema as a capsule of the Arrow C data interface.
+pub(super) fn schema_of<'py>(py: Python<'py>, schema: &Schema) -> PyResult<Bound<'py, PyCapsule>> {
+    PyCapsule::new_with_value(py, c_schema(schema)?, SCHEMA)
+}
+
+fn c_schema(schema: &Schema) -> Result<FFI_ArrowSchema> {
+    FFI_ArrowSchema::try_from(schema).map_err(|error| Error::Decode {
         codec: ARROW,
         place: "schema".into(),
         expected: "a schema of the C data interface".into(),

@@ -155,7 +155,11 @@ impl Keyring {
         Ok(Self { ring, tenant })
     }
 
-    fn tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    pub(super) fn tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
         match &self.tenant {
             Tenant::Fixed(tenant) => Ok(Cow::Borrowed(tenant)),
             Tenant::Asked(source) => Ok(Cow::Owned(source.call0(py)?.extract(py)?)),

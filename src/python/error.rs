@@ -95,6 +95,7 @@ impl From<Error> for PyErr {
                 Error::TooLarge { .. } => &classes.too_large,
                 Error::Exported { .. } => &classes.exported,
                 Error::Memory { .. } => &classes.memory,
+                Error::Panicked { .. } => &classes.internal,
                 Error::Store { .. } => &classes.store,
                 Error::Busy { .. } => &classes.busy,
                 Error::Refused { reason, .. } => {

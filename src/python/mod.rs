@@ -19,6 +19,7 @@ mod metadata;
 mod msgpack;
 mod store;
 mod stored;
+mod stream;
 mod wrapper;
 
 use pyo3::prelude::*;
@@ -46,6 +47,9 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<bytestorage::ByteStorage>()?;
     module.add_class::<store::Store>()?;
     module.add_class::<arrow::ArrowTable>()?;
+    module.add_class::<stream::StreamWriter>()?;
+    module.add_class::<stream::StreamReader>()?;
+    module.add_class::<stream::TableScan>()?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<crate::call::tier::L1>()?;
     module.add_class::<l1::Missing>()?;

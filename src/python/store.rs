@@ -30,7 +30,7 @@ use std::time::Duration;
 #[pyclass(frozen, module = "framecache._framecache")]
 pub(super) struct Store {
     /// Emptied only when dropped.
-    inner: Option<Inner>,
+    inner: Option<Arc<Inner>>,
     pub(super) kinds: Kinds,
 }
 
@@ -50,6 +50,15 @@ impl Store {
     }
 
     pub(super) fn inner(&self) -> Result<&Inner> {
+        self.held().map(|inner| &**inner)
+    }
+
+    /// The store, for what goes on using it.
+    pub(super) fn shared(&self) -> Result<Arc<Inner>> {
+        self.held().cloned()
+    }
+
+    fn held(&self) -> Result<&Arc<Inner>> {
         self.inner.as_ref().ok_or_else(|| Error::Store {
             path: String::new(),
             expected: "an open store".into(),
@@ -113,7 +122,9 @@ impl Store {
             interrupted: Some(interrupted),
             namespace: namespace.to_owned(),
         };
-        py.detach(|| guard(|| Ok(Self { inner: Some(Inner::open(&path, options)?), kinds: Kinds::default() })))
+        py.detach(|| {
+            guard(|| Ok(Self { inner: Some(Arc::new(Inner::open(&path, options)?)), kinds: Kinds::default() }))
+        })
     }
 
     /// Stores values, each given as key, codec, value and what `get` is to return as `python`, all in one transaction;
@@ -400,6 +411,11 @@ fn interrupted() -> bool {
     let interrupted = raised.is_some();
     INTERRUPTION.set(raised);
     interrupted
+}
+
+/// The exception that a signal's handler raised while this thread waited for the store.
+pub(super) fn interruption() -> Option<PyErr> {
+    INTERRUPTION.take()
 }
 
 /// A value as it was given, to be written without the GIL.

@@ -83,6 +83,13 @@ pub(super) struct Temporary<'b> {
     linked: bool,
 }
 
+/// A file under construction that grows: its name, and the id it will have.
+#[derive(Default)]
+pub(super) struct Fresh {
+    pub(super) name: String,
+    pub(super) id: BlobId,
+}
+
 impl Blobs {
     pub(super) fn new(directory: Directory, owner: Owner) -> Self {
         Self { directory, mapped: SyncWeakMap::default(), owner, count: AtomicU64::new(0) }
@@ -96,8 +103,7 @@ impl Blobs {
         durable: bool,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<Temporary<'_>> {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{TEMPORARY}{}-{}-{count}", self.owner.pid, self.owner.started);
+        let name = self.temporary_name();
         let file = self.directory.create(&name, size)?;
         let mut blob = Temporary { blobs: self, name, id: random::bytes()?, checksum: 0, checked, linked: false };
         let failed = |error| self.directory.io("write", &blob.name, error);
@@ -113,6 +119,27 @@ impl Blobs {
             rustix::fs::fsync(&file).map_err(|error| failed(error.into()))?;
         }
         Ok(blob)
+    }
+
+    /// Begins a blob whose size is not known yet.
+    pub(super) fn begin(&self) -> Result<(File, Fresh)> {
+        let fresh = Fresh { name: self.temporary_name(), id: random::bytes()? };
+        Ok((self.directory.create(&fresh.name, 0)?, fresh))
+    }
+
+    /// Allocates the first `size` bytes of it: a full disk is an error before they are written.
+    pub(super) fn allocate(&self, file: &File, fresh: &Fresh, size: u64) -> Result<()> {
+        self.directory.allocate(file, &fresh.name, size)
+    }
+
+    /// Such a blob when it is written, with the checksum of its first bytes.
+    pub(super) fn adopt(&self, fresh: Fresh, (checksum, checked): (u64, u64)) -> Temporary<'_> {
+        Temporary { blobs: self, name: fresh.name, id: fresh.id, checksum, checked, linked: false }
+    }
+
+    fn temporary_name(&self) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("{TEMPORARY}{}-{}-{count}", self.owner.pid, self.owner.started)
     }
 
     /// The frame of `entry`'s blob `id`, checked as far as the entry's checksum goes when it is read or mapped.

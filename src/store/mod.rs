@@ -35,6 +35,7 @@ mod spare;
 mod stamp;
 #[expect(clippy::module_inception, reason = "the store, of the module that has its parts")]
 mod store;
+mod stream;
 mod upkeep;
 mod write;
 mod writer_lock;
@@ -46,6 +47,7 @@ pub use options::{Options, Verify};
 pub use read::{AtHand, Hit, Inline, Lookup, Miss};
 pub use stamp::{Durability, IndexMode};
 pub use store::Store;
+pub use stream::EntryWriter;
 pub use upkeep::{Stats, Verified};
 pub use write::{New, Stored};
 

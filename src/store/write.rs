@@ -142,6 +142,22 @@ impl Store {
         self.commit(index, &mut all, now)
     }
 
+    /// Links a blob that was written front to back.
+    pub(super) fn commit_blob<'s>(
+        &'s self,
+        key: &str,
+        new: &New<'_>,
+        entry: Entry,
+        blob: (Temporary<'s>, Reservation<'s>),
+        now: u64,
+    ) -> Result<Stored> {
+        let replaces = new.replaces.iter().map(|key| self.name_of(key)).collect::<Result<Vec<_>>>()?;
+        let (name, inline) = (self.name_of(key)?, AlignedBuf::default());
+        let one = Prepared { name, entry, inline, blob: Some(blob), replaces };
+        let stored = self.commit(self.index()?, &mut [(key, new, one)], now)?;
+        Ok(stored.first().copied().unwrap_or(Stored::Dropped))
+    }
+
     /// Does the transaction of writes that are ready.
     fn commit(&self, index: &Opened, all: &mut [(&str, &New<'_>, Prepared<'_>)], now: u64) -> Result<Vec<Stored>> {
         let mut counted = (0, 0);
@@ -360,7 +376,7 @@ impl Store {
     }
 }
 
-fn check(new: &New<'_>) -> Result<()> {
+pub(super) fn check(new: &New<'_>) -> Result<()> {
     if new.tags.len() > 1000 {
         let found = new.tags.len().to_string();
         return Err(Error::Argument { argument: "tags", expected: "at most 1000".into(), found });

@@ -1,78 +1,34 @@
-"""One computation of a key for tasks of one loop, of several loops, and threads beside them."""
+"""One computation of a key for all tasks that ask for it meanwhile."""
 
 import asyncio
 import contextvars
 import gc
 import threading
 import weakref
+from contextlib import suppress
 
 import pytest
 
-from framecache import Cache, RecursiveCall
+from framecache import RecursiveCall
 from support import run
-from waiting import PATIENCE, Thread, anywhere, cache, until, waiters  # noqa: F401
+from waiting import (
+    PATIENCE,
+    AsyncWork,
+    anywhere,
+    cache_of,
+    cached,
+    every_loop,
+    run_in,
+    until,
+    until_waiting,
+    waiters,
+)
 
 
-def loops():
-    yield pytest.param(asyncio.new_event_loop, id="asyncio")
-    try:
-        import uvloop
-    except ImportError:
-        return
-    yield pytest.param(uvloop.new_event_loop, id="uvloop")
-
-
-every_loop = pytest.mark.parametrize("new_loop", list(loops()))
-
-
-def run_in(new_loop, main):
-    """Run a coroutine as asyncio.run does, in a loop of this kind."""
-    loop = new_loop()
-    try:
-        asyncio.set_event_loop(loop)
-        return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        asyncio.set_event_loop(None)
-        loop.close()
-
-
-async def until_waiting(cache, number):
-    while waiters(cache) != number:
-        await asyncio.sleep(0)
-
-
-class Work:
-    """A coroutine function's body that begins, waits to be told, and ends."""
-
-    def __init__(self, value=None):
-        self.value = value
-        self.calls = 0
-        self.begun = asyncio.Event()
-        self.go = asyncio.Event()
-        self.cancelled = asyncio.Event()
-
-    async def __call__(self, *_):
-        self.calls += 1
-        self.begun.set()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        if isinstance(self.value, BaseException):
-            raise self.value
-        return self.value
-
-
-def cached(cache, work, **options):
-    @cache(name="f", **options)
-    async def f(*arguments):
-        return await work(*arguments)
-
-    return f
+@pytest.fixture
+def cache(request, tmp_path):
+    with cache_of(request, tmp_path) as opened:
+        yield opened
 
 
 @anywhere
@@ -100,7 +56,7 @@ def test_two_thousand_tasks_run_a_function_once(cache, new_loop):
 @every_loop
 def test_cancelling_one_caller_harms_nobody(cache, new_loop):
     async def main():
-        work = Work("value")
+        work = AsyncWork("value")
         f = cached(cache, work)
         tasks = [asyncio.create_task(f()) for _ in range(4)]
         await until_waiting(cache, 4)
@@ -122,7 +78,7 @@ def test_cancelling_one_caller_harms_nobody(cache, new_loop):
 @every_loop
 def test_the_last_one_who_is_cancelled_cancels_the_computation(cache, new_loop):
     async def main():
-        work = Work("value")
+        work = AsyncWork("value")
         f = cached(cache, work)
         tasks = [asyncio.create_task(f()) for _ in range(3)]
         await until_waiting(cache, 3)
@@ -170,7 +126,7 @@ def test_a_computation_that_ignores_its_cancellation_is_not_stored(cache):
 @anywhere
 def test_a_computation_that_is_cancelled_before_it_began_is_forgotten(cache):
     async def main():
-        f = cached(cache, Work())
+        f = cached(cache, AsyncWork())
         task = asyncio.ensure_future(f())
         while not waiters(cache):
             await asyncio.sleep(0)
@@ -204,7 +160,7 @@ def test_the_right_to_compute_that_a_cancelled_task_asked_for_is_given_back(cach
             released.set()
 
     async def main():
-        f = cached(cache, Work())
+        f = cached(cache, AsyncWork())
         cache._computer.leases = Slow()
         task = asyncio.create_task(f())
         while not asked.is_set():
@@ -223,7 +179,7 @@ def test_the_right_to_compute_that_a_cancelled_task_asked_for_is_given_back(cach
 @every_loop
 def test_an_exception_reaches_those_who_wait_and_is_not_kept(cache, new_loop):
     async def main():
-        work = Work(ValueError("no"))
+        work = AsyncWork(ValueError("no"))
         f = cached(cache, work)
         tasks = [asyncio.create_task(f()) for _ in range(5)]
         await until_waiting(cache, 5)
@@ -240,7 +196,7 @@ def test_an_exception_reaches_those_who_wait_and_is_not_kept(cache, new_loop):
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
 def test_an_interruption_reaches_the_one_it_hits_and_another_one_computes(cache, kind):
     async def main():
-        works = [Work(kind("stop")), Work("value")]
+        works = [AsyncWork(kind("stop")), AsyncWork("value")]
         order = iter(works)
 
         @cache(name="f")
@@ -279,10 +235,8 @@ def test_a_handled_exception_leaves_no_cycle_behind(cache):
             raise ValueError
 
         for _ in range(3):
-            try:
+            with suppress(ValueError):
                 await f()
-            except ValueError:
-                pass
             await asyncio.sleep(0)
         return [one() for one in alive]
 
@@ -391,142 +345,10 @@ def test_the_function_runs_in_a_copy_of_its_callers_context(cache):
     assert seen == ["mine", "mine"]
 
 
-# Several loops, and threads
-
-
-@anywhere
-@every_loop
-def test_threads_with_loops_of_their_own_and_threads_without_compute_once(cache, new_loop):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        until(lambda: waiters(cache) >= 19)
-        return [1]
-
-    async def acompute():
-        calls.append(1)
-        while waiters(cache) < 20:
-            await asyncio.sleep(0.001)
-        return [1]
-
-    threads = [
-        Thread(cache.get_or_set, "key", compute)
-        if number % 2
-        else Thread(run_in_thread, new_loop, lambda: cache.aget_or_set("key", acompute))
-        for number in range(20)
-    ]
-    values = [thread.value for thread in threads]
-    assert values == [[1]] * 20
-    assert len({id(value) for value in values}) == 20
-    assert calls == [1]
-
-
-def run_in_thread(new_loop, work):
-    loop = new_loop()
-    try:
-        return loop.run_until_complete(work())
-    finally:
-        loop.close()
-
-
-@every_loop
-def test_loops_in_sequence_share_a_cache(cache, new_loop):
-    f = cached(cache, lambda x: asyncio.sleep(0, [x]))
-    for number in range(5):
-        assert run_in(new_loop, f(number)) == [number]
-        assert run_in(new_loop, f(0)) == [0]
-    assert f.cache_info()[:2] == (5, 5)
-
-
-@anywhere
-@every_loop
-@pytest.mark.parametrize("closing", ["returns", "closes", "stops"])
-def test_who_waits_for_a_loop_that_ends_computes_himself(cache, new_loop, closing):
-    begun, end, calls = threading.Event(), threading.Event(), []
-
-    async def never():
-        calls.append("never")
-        begun.set()
-        await asyncio.Event().wait()
-
-    async def soon():
-        calls.append("soon")
-        return "value"
-
-    async def leave():
-        task = asyncio.ensure_future(cache.aget_or_set("key", never))
-        while not end.is_set():
-            await asyncio.sleep(0.001)
-        if closing == "returns":
-            task.cancel()
-
-    kept = []
-
-    def first():
-        loop = new_loop()
-        loop.set_exception_handler(lambda *_: None)
-        loop.run_until_complete(leave())
-        if closing == "returns":
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        if closing != "stops":
-            loop.close()
-        kept.append(loop)
-
-    leader = Thread(first)
-    assert begun.wait(PATIENCE)
-    others = [
-        Thread(cache.get_or_set, "key", lambda: calls.append("soon") or "value"),
-        Thread(run_in_thread, new_loop, lambda: cache.aget_or_set("key", soon)),
-    ]
-    until(lambda: waiters(cache) == 3)
-    end.set()
-    leader.value  # noqa: B018
-    assert [thread.value for thread in others] == ["value"] * 2
-    assert calls == ["never", "soon"]
-    for task in asyncio.all_tasks(kept[0]):
-        task._log_destroy_pending = False
-    kept[0].close()
-    cache.delete("key")
-    cache.get_or_set("key", int)
-
-
-def test_a_thread_in_the_loops_own_thread_does_not_wait_for_the_loop(cache):
-    async def main():
-        work = Work("from the loop")
-        task = asyncio.create_task(cache.aget_or_set("key", work))
-        await work.begun.wait()
-        assert cache.get_or_set("key", lambda: "from the thread") == "from the thread"
-        work.go.set()
-        assert await task in ("from the loop", "from the thread")
-
-    asyncio.run(main())
-
-
-def test_a_full_pool_of_the_loop_does_not_keep_a_leader_from_storing(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    with Cache(f"file://{tmp_path}/cache") as cache:
-
-        async def main():
-            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
-            work = Work("value")
-            leader = asyncio.create_task(cache.aget_or_set("key", work))
-            await work.begun.wait()
-            others = [asyncio.create_task(asyncio.to_thread(cache.get_or_set, "key", str)) for _ in range(2)]
-            await until_waiting(cache, 3)
-            work.go.set()
-            assert await asyncio.gather(leader, *others) == ["value"] * 3
-
-        asyncio.run(main())
-
-
 @anywhere
 def test_a_task_computes_itself_at_the_limit(cache):
     async def main():
-        works = [Work("first"), Work("second")]
+        works = [AsyncWork("first"), AsyncWork("second")]
         order = iter(works)
 
         @cache(name="f", lock=0.02)
@@ -553,7 +375,7 @@ def test_a_result_that_was_outdated_while_it_was_computed_is_not_stored(cache):
             lambda f: cache.aclear(),
         ]
         for fence in fences:
-            work = Work("old")
+            work = AsyncWork("old")
             f = cached(cache, work, tags=["tag"])
             task = asyncio.create_task(f(1))
             await work.begun.wait()
@@ -567,7 +389,7 @@ def test_a_result_that_was_outdated_while_it_was_computed_is_not_stored(cache):
 
 def test_a_refresh_is_not_content_with_what_began_before_it(cache):
     async def main():
-        old, new = Work("old"), Work("new")
+        old, new = AsyncWork("old"), AsyncWork("new")
         order = iter([old, new])
 
         @cache(name="f")

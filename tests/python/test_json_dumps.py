@@ -391,6 +391,21 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("others", ["x", '"\\\n', "\x00\x1f", "é", "п", "日", "😀", 'é"', "п\\é", "日é\n", "😀日п"])
+def test_text_of_every_length_is_written_as_orjson_writes_it_and_comes_back(others):
+    for length in range(200):
+        for place in {0, 1, length // 2, length - 1}:
+            text = "".join(
+                others[index % len(others)] if index in {place, place + 3} else "a" for index in range(length)
+            )
+            dense = (others * length)[: length // 2 + 1] + "b" * place
+            # orjson attaches UTF-8 to what it writes, which would be read afterwards.
+            for ours, theirs in ((text + "z", text + "z"), (dense + "z", dense + "z")):
+                written = dumps([ours])
+                assert written == orjson.dumps([theirs]) == dumps([theirs])
+                assert loads(written) == [theirs] == loads(json.dumps([theirs]))
+
+
 @given(JSON, st.sampled_from([0, framecache_json.OPT_INDENT_2, framecache_json.OPT_SORT_KEYS]))
 def test_hypothesis_values_are_written_as_orjson_writes_them_and_come_back(value, option):
     text = dumps(value, option=option)

@@ -237,7 +237,7 @@ def test_arrow_values_are_shared(l1: L1, make: Any) -> None:
 def test_a_mapped_payload_weighs_nothing(l1: L1, cache: framecache.Cache, clock: Clock) -> None:
     cache.set("table", pa.table({"a": range(1_000_000)}))
     table = cache.get("table")
-    frame, *_ = cache._opened().entry("table", 0)
+    frame, *_ = cache._tiers.store.entry("table", 0)
     assert frame.is_mapped
     assert fill(l1, table, payload=frame, codec="arrow")
     assert l1.stats()["bytes"] < 1000

@@ -287,7 +287,7 @@ def failed_at_every_call(operation, path, settings):
                 raise
             if inner is not None:
                 # Who has it open goes on with it, whatever failed.
-                assert inner._store.contains("key", 0) is False
+                assert inner._tiers.store.contains("key", 0) is False
         end()
         inner = inner or Cache(url)
         found = contents(inner)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from framecache import Cache, Frame, FrameError, SerializationWrapper
-from framecache import _cache as cache_module
 from framecache._framecache import Store
 from support import frame_in, put_frame
 
@@ -117,7 +116,7 @@ def test_entries_of_framecache_are_written_byte_for_byte(vector, tmp_path, monke
     if "format" in python:
         value = value.cast(python["format"], python["shape"])
         assert value.itemsize == python["itemsize"]
-    monkeypatch.setattr(cache_module, "_now", lambda: created)
+    monkeypatch.setattr("framecache._times.SystemClock.time", lambda: created / 1000)
     with Cache(f"file://{tmp_path}/cache") as cache:
         cache.set(key, value, ttl=(metadata["until"] - created) / 1000 if "until" in metadata else None)
         assert frame_in(tmp_path / "cache", key).hex() == vector["hex"]

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::table::Table;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Text};
 use arrow_array::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{ArrayRef, make_array};
@@ -17,26 +17,25 @@ impl Table {
     /// # Errors
     /// [`Error::Encode`] where the producer fails, has a type that arrow-rs does not know, or gives null rows, which a
     /// table cannot hold.
-    pub fn from_stream(mut stream: FFI_ArrowArrayStream) -> Result<Self> {
-        let (Some(get_schema), Some(get_next)) = (stream.get_schema(), stream.get_next()) else {
-            return Err(refused("a stream that is not released yet", "a released one"));
-        };
-        let mut schema = FFI_ArrowSchema::empty();
-        // SAFETY: the callback belongs to this stream, and `schema` is released.
-        let code = unsafe { get_schema(&raw mut stream, &raw mut schema) };
-        check(&mut stream, code)?;
-        let field = Field::try_from(&schema).map_err(unknown)?;
-        let mut arrays = Vec::new();
-        loop {
-            let mut array = FFI_ArrowArray::empty();
-            // SAFETY: as above.
-            let code = unsafe { get_next(&raw mut stream, &raw mut array) };
-            check(&mut stream, code)?;
-            if array.is_released() {
-                return Self::from_arrays(&field, arrays);
-            }
-            arrays.push(import(&field, array)?);
+    pub fn from_stream(stream: FFI_ArrowArrayStream) -> Result<Self> {
+        let (mut field, mut arrays) = (None, Vec::new());
+        each_of_stream(stream, |of, array| {
+            field.get_or_insert_with(|| of.clone());
+            arrays.extend(array);
+            Ok(())
+        })?;
+        match field {
+            Some(field) => Self::from_arrays(&field, arrays),
+            None => Err(refused("a stream with a schema", "none")),
         }
+    }
+
+    /// The batches of a C stream one at a time, each as a table, after one without batches that has the schema.
+    ///
+    /// # Errors
+    /// As [`Self::from_stream`], and those of `sink`.
+    pub fn each_of_stream(stream: FFI_ArrowArrayStream, mut sink: impl FnMut(Self) -> Result<()>) -> Result<()> {
+        each_of_stream(stream, |field, array| sink(Self::from_arrays(field, array.into_iter().collect())?))
     }
 
     /// One array of the C data interface, by reference, as [`Self::from_stream`].
@@ -50,6 +49,32 @@ impl Table {
         let field = Field::try_from(schema).map_err(unknown)?;
         let array = import(&field, array)?;
         Self::from_arrays(&field, vec![array])
+    }
+}
+
+/// Gives the field of a C stream to `sink`, alone first, then with each array.
+fn each_of_stream(
+    mut stream: FFI_ArrowArrayStream,
+    mut sink: impl FnMut(&Field, Option<ArrayRef>) -> Result<()>,
+) -> Result<()> {
+    let (Some(get_schema), Some(get_next)) = (stream.get_schema(), stream.get_next()) else {
+        return Err(refused("a stream that is not released yet", "a released one"));
+    };
+    let mut schema = FFI_ArrowSchema::empty();
+    // SAFETY: the callback belongs to this stream, and `schema` is released.
+    let code = unsafe { get_schema(&raw mut stream, &raw mut schema) };
+    check(&mut stream, code)?;
+    let field = Field::try_from(&schema).map_err(unknown)?;
+    sink(&field, None)?;
+    loop {
+        let mut array = FFI_ArrowArray::empty();
+        // SAFETY: as above.
+        let code = unsafe { get_next(&raw mut stream, &raw mut array) };
+        check(&mut stream, code)?;
+        if array.is_released() {
+            return Ok(());
+        }
+        sink(&field, Some(import(&field, array)?))?;
     }
 }
 
@@ -133,6 +158,6 @@ fn unknown(error: ArrowError) -> Error {
     refused("arrays of types that arrow-rs knows", error.to_string())
 }
 
-pub(super) fn refused(expected: &'static str, found: impl Into<String>) -> Error {
+pub(crate) fn refused(expected: impl Into<Text>, found: impl Into<String>) -> Error {
     Error::Encode { place: "Arrow data".into(), expected: expected.into(), found: found.into() }
 }

@@ -14,11 +14,13 @@ mod table;
 mod verify;
 
 pub use file::IpcFile;
+pub(crate) use import::refused;
 pub use table::{Table, TablePayload, read};
+pub(crate) use table::{buffer_over, conforms, write_error};
 
 use crate::error::{Error, Text};
 
 /// An [`Error::Decode`] of this codec.
-fn malformed(place: impl Into<String>, expected: impl Into<Text>, found: impl Into<String>) -> Error {
+pub(crate) fn malformed(place: impl Into<String>, expected: impl Into<Text>, found: impl Into<String>) -> Error {
     Error::Decode { codec: super::ARROW, place: place.into(), expected: expected.into(), found: found.into() }
 }

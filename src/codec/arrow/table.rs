@@ -166,7 +166,7 @@ fn realigned(message: &Buffer, body: usize) -> Buffer {
 }
 
 /// An Arrow buffer that is the payload's memory and keeps it alive.
-fn buffer_over(payload: &FrameBuf) -> Buffer {
+pub(crate) fn buffer_over(payload: &FrameBuf) -> Buffer {
     let owner = Arc::new(payload.clone());
     let start = NonNull::from(&**owner).cast();
     // SAFETY: the frame's memory stays where it is and unchanged for as long as `owner` lives (`FrameMemory`).
@@ -191,7 +191,7 @@ fn batch_of(schema: &SchemaRef, field: &Field, array: ArrayRef) -> Result<Record
 }
 
 /// Refuses a batch that could not be read back, because the one schema of its file is not its own.
-fn conforms(batch: &RecordBatch, schema: &SchemaRef) -> Result<()> {
+pub(crate) fn conforms(batch: &RecordBatch, schema: &SchemaRef) -> Result<()> {
     if Arc::ptr_eq(schema, batch.schema_ref()) {
         return Ok(());
     }
@@ -240,9 +240,12 @@ fn held(buffers: &[Buffer]) -> usize {
     buffers.iter().map(Buffer::len).sum()
 }
 
-fn write_error(error: ArrowError) -> Error {
+pub(crate) fn write_error(error: ArrowError) -> Error {
     match error {
-        ArrowError::IoError(_, source) => Error::io("write", "frame", source),
+        ArrowError::IoError(_, source) => match source.downcast() {
+            Ok(error) => error,
+            Err(source) => Error::io("write", "frame", source),
+        },
         error => refused("data that Arrow IPC can hold", error.to_string()),
     }
 }

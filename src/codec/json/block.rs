@@ -1,8 +1,13 @@
 //! Sixteen bytes of text looked at together: where something stands that is not copied as it is.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use crate::processor::{Level, level};
+
 /// How many bytes a [`Block`] has.
 pub(super) const WIDTH: usize = 16;
+/// How far [`copy_plain`] may write beyond what it copies.
+pub(super) const OVERSHOOT: usize = 64;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::Block;
@@ -14,27 +19,42 @@ pub(super) use portable::Block;
 /// number from which on to look closely.
 ///
 /// # Safety
-/// So many bytes can be read and written, and do not overlap.
+/// So many bytes can be read, and as many and [`OVERSHOOT`] more written, and they do not overlap.
 #[inline(always)]
 pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the caller's guarantee; the processor has AVX2.
-        return unsafe { avx2::copy_plain(source, target, len) };
+    match level() {
+        // SAFETY: the caller's guarantee; the processor has it.
+        Level::Avx512 => return unsafe { avx512::copy_plain(source, target, len) },
+        // SAFETY: as above.
+        Level::Avx2 => return unsafe { avx2::copy_plain(source, target, len) },
+        Level::Baseline => {}
     }
-    let (mut done, last) = (0, len - WIDTH);
-    // SAFETY: the caller's guarantee; the last block overlaps with the one before.
-    unsafe {
-        loop {
-            let block = Block::load(source.add(done));
-            if block.special() != 0 {
-                return done;
+    // SAFETY: as above.
+    unsafe { baseline::copy_plain(source, target, len) }
+}
+
+/// Block by block.
+mod baseline {
+    use super::{Block, WIDTH};
+
+    /// # Safety
+    /// As [`super::copy_plain`].
+    pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+        let (mut done, last) = (0, len - WIDTH);
+        // SAFETY: the caller's guarantee; the last block overlaps with the one before.
+        unsafe {
+            loop {
+                let block = Block::load(source.add(done));
+                if block.special() != 0 {
+                    return done;
+                }
+                block.store(target.add(done));
+                if done == last {
+                    return len;
+                }
+                done = done.wrapping_add(WIDTH).min(last);
             }
-            block.store(target.add(done));
-            if done == last {
-                return len;
-            }
-            done = done.wrapping_add(WIDTH).min(last);
         }
     }
 }
@@ -84,6 +104,48 @@ mod avx2 {
         let turned = _mm256_xor_si256(part, _mm256_set1_epi8(2));
         let low = _mm256_cmpeq_epi8(_mm256_min_epu8(turned, _mm256_set1_epi8(0x20)), turned);
         _mm256_or_si256(backslash, low)
+    }
+}
+
+/// Sixty-four bytes at once, for processors of 2019 and later.
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    const WIDTH: usize = 64;
+
+    /// # Safety
+    /// As [`super::copy_plain`]; the processor has what [`Level::Avx512`](super::Level::Avx512) stands for.
+    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    pub(super) unsafe fn copy_plain(source: *const u8, target: *mut u8, len: usize) -> usize {
+        // SAFETY: the caller's guarantee; the last part overlaps with the one before, or is read under a mask.
+        unsafe {
+            if len < WIDTH {
+                let valid = _bzhi_u64(u64::MAX, len as u32);
+                let part = _mm512_maskz_loadu_epi8(valid, source.cast());
+                _mm512_storeu_si512(target.cast(), part);
+                return if special(part) & valid == 0 { len } else { 0 };
+            }
+            let (mut done, last) = (0usize, len.wrapping_sub(WIDTH));
+            loop {
+                let part = _mm512_loadu_si512(source.add(done).cast());
+                if special(part) != 0 {
+                    return done;
+                }
+                _mm512_storeu_si512(target.add(done).cast(), part);
+                if done == last {
+                    return len;
+                }
+                done = done.wrapping_add(WIDTH).min(last);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn special(part: __m512i) -> u64 {
+        let backslash = _mm512_cmpeq_epi8_mask(part, _mm512_set1_epi8(b'\\'.cast_signed()));
+        let turned = _mm512_xor_si512(part, _mm512_set1_epi8(2));
+        backslash | _mm512_cmple_epu8_mask(turned, _mm512_set1_epi8(0x20))
     }
 }
 
@@ -290,7 +352,38 @@ mod portable {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::{portable, x86};
+    use super::{OVERSHOOT, WIDTH, avx2, avx512, baseline, portable, x86};
+    use crate::processor::{Level, level};
+
+    #[test]
+    fn plain_bytes_are_copied_up_to_the_first_special_one_by_all() {
+        let mut variants: Vec<unsafe fn(*const u8, *mut u8, usize) -> usize> = vec![baseline::copy_plain];
+        if level() >= Level::Avx2 {
+            variants.push(avx2::copy_plain);
+        }
+        if level() >= Level::Avx512 {
+            variants.push(avx512::copy_plain);
+        }
+        for copy in variants {
+            for len in 2 * WIDTH + 1..200 {
+                let plain: Box<[u8]> =
+                    (0..len).map(|index| [b' ', b'!', b'#', b'~', 0x7f, 0x80, 0xff][index % 7]).collect();
+                let check = |source: &[u8], special: Option<usize>| {
+                    let mut target = vec![0; len + OVERSHOOT];
+                    // SAFETY: as many bytes, and as much room as is asked for.
+                    let done = unsafe { copy(source.as_ptr(), target.as_mut_ptr(), len) };
+                    assert!(special.map_or(done == len, |special| done <= special), "{len} {special:?} {done}");
+                    assert_eq!(target[..done], source[..done]);
+                };
+                check(&plain, None);
+                for place in 0..len {
+                    let mut source = plain.clone();
+                    source[place] = [b'"', b'\\', 0x1f, 0][(len + place) % 4];
+                    check(&source, Some(place));
+                }
+            }
+        }
+    }
 
     #[test]
     fn both_blocks_say_the_same_of_every_byte_in_every_place() {

@@ -134,7 +134,7 @@ unsafe fn write_trimmed(value: u64, target: *mut u8) -> *mut u8 {
 
 /// The eight digits of a number below 10^8, the first in the lowest byte.
 #[inline(always)]
-const fn eight_digits(value: u64) -> u64 {
+pub(super) const fn eight_digits(value: u64) -> u64 {
     // Halves, then quarters, then digits: quotients by multiplication, several at once.
     let fours = (value / 10_000) | ((value % 10_000) << 32);
     let hundreds = (fours.wrapping_mul(10_486) >> 20) & 0x0000_007f_0000_007f;

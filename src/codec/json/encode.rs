@@ -7,9 +7,9 @@
 
 use super::digits::{self, MAX_INT};
 use super::fault::Fault;
+use super::shortest::{self, MAX_FLOAT};
 use super::{MAX_WRITE_DEPTH, option};
 use crate::codec::path::Path;
-use crate::cpython::dict::{self, Walk};
 use crate::cpython::int::{self, Int};
 use crate::cpython::{Writer, has_headroom};
 use crate::error::Error;
@@ -20,6 +20,9 @@ use std::ptr::NonNull;
 
 /// Bytes that may be written after a value without asking.
 pub(super) const ROOM: usize = 16;
+
+/// The message for values that are nested too deep.
+pub(super) const TOO_DEEP: &str = "Recursion limit reached";
 
 /// Where the next byte goes.
 pub(super) type Cursor = NonNull<u8>;
@@ -34,15 +37,15 @@ pub(crate) struct Encoder<'w, 'py> {
     pub(super) options: u32,
     pub(super) default: Option<&'w Bound<'py, PyAny>>,
     /// How many levels are open.
-    depth: u32,
+    pub(super) depth: u32,
     /// How many calls of `default` led here.
     pub(super) defaults: u32,
     /// Changes whenever Python code may have run.
-    epoch: u32,
+    pub(super) epoch: u32,
     /// The container whose items are being written; null outside of all.
     innermost: *const Level,
     fault: Option<Fault>,
-    path: Path,
+    pub(super) path: Path,
 }
 
 /// A container whose items are being written, in the frame of the function that does it.
@@ -173,21 +176,23 @@ impl<'w, 'py> Encoder<'w, 'py> {
     pub(super) unsafe fn value<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: the caller's guarantee; each arm has compared the exact type.
         unsafe {
+            match self.leaf(at, object) {
+                Some(done) => done,
+                None => self.container::<INDENT>(at, object),
+            }
+        }
+    }
+
+    /// Writes an object that is no leaf.
+    ///
+    /// # Safety
+    /// As [`Self::value`].
+    #[inline(always)]
+    pub(super) unsafe fn container<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: the caller's guarantee; each arm has compared the exact type.
+        unsafe {
             let class = ffi::Py_TYPE(object);
-            if class == &raw mut ffi::PyUnicode_Type {
-                self.text(at, object)
-            } else if class == &raw mut ffi::PyLong_Type {
-                match int::compact(object) {
-                    Some(value) => self.signed(at, value),
-                    None => self.int(at, object),
-                }
-            } else if object == ffi::Py_None() {
-                self.word(at, *b"null", 4)
-            } else if class == &raw mut ffi::PyBool_Type {
-                if object == ffi::Py_True() { self.word(at, *b"true", 4) } else { self.word(at, *b"false", 5) }
-            } else if class == &raw mut ffi::PyFloat_Type {
-                self.float(at, ffi::PyFloat_AS_DOUBLE(object))
-            } else if class == &raw mut ffi::PyDict_Type {
+            if class == &raw mut ffi::PyDict_Type {
                 self.dict::<INDENT>(at, object)
             } else if class == &raw mut ffi::PyList_Type {
                 self.list::<INDENT>(at, object)
@@ -199,9 +204,37 @@ impl<'w, 'py> Encoder<'w, 'py> {
         }
     }
 
+    /// Writes a text, number or constant; `None` if the object is none. No Python code runs here.
+    ///
+    /// # Safety
+    /// Attached; `object` is alive.
+    #[inline(always)]
+    pub(super) unsafe fn leaf(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Option<Done> {
+        // SAFETY: the caller's guarantee; each arm has compared the exact type.
+        unsafe {
+            let class = ffi::Py_TYPE(object);
+            Some(if class == &raw mut ffi::PyUnicode_Type {
+                self.text(at, object)
+            } else if class == &raw mut ffi::PyLong_Type {
+                match int::compact(object) {
+                    Some(value) => self.signed(at, value),
+                    None => self.int(at, object),
+                }
+            } else if class == &raw mut ffi::PyFloat_Type {
+                self.float(at, ffi::PyFloat_AS_DOUBLE(object))
+            } else if object == ffi::Py_None() {
+                self.word(at, *b"null", 4)
+            } else if class == &raw mut ffi::PyBool_Type {
+                if object == ffi::Py_True() { self.word(at, *b"true", 4) } else { self.word(at, *b"false", 5) }
+            } else {
+                return None;
+            })
+        }
+    }
+
     /// Up to [`ROOM`] bytes, of which `len` count.
     #[inline(always)]
-    fn word<const N: usize>(&mut self, at: Cursor, word: [u8; N], len: usize) -> Done {
+    pub(super) fn word<const N: usize>(&mut self, at: Cursor, word: [u8; N], len: usize) -> Done {
         // SAFETY: every value leaves `ROOM`, of which its container took two bytes at most.
         unsafe {
             at.cast::<[u8; N]>().write_unaligned(word);
@@ -245,22 +278,22 @@ impl<'w, 'py> Encoder<'w, 'py> {
     }
 
     #[inline(always)]
-    pub(super) fn float<F: zmij::Float + Into<f64> + Copy>(&mut self, at: Cursor, value: F) -> Done {
-        // The buffer of that crate is what it writes to: bytes that need not be initialized.
-        const { assert!(size_of::<zmij::Buffer>() == 24 && align_of::<zmij::Buffer>() == 1) };
-        if !value.into().is_finite() {
+    pub(super) fn float(&mut self, at: Cursor, value: f64) -> Done {
+        if !value.is_finite() {
             return self.word(at, *b"null", 4);
         }
-        let at = self.reserve(at, size_of::<zmij::Buffer>() + ROOM)?;
+        let at = self.reserve(at, MAX_FLOAT + ROOM)?;
         // SAFETY: reserved.
-        unsafe {
-            let text = (*at.as_ptr().cast::<zmij::Buffer>()).format_finite(value);
-            let (start, len) = (text.as_ptr(), text.len());
-            if start != at.as_ptr() {
-                at.as_ptr().copy_from(start, len);
-            }
-            Some(at.add(len))
+        unsafe { NonNull::new(shortest::write_f64(value, at.as_ptr())) }
+    }
+
+    pub(super) fn single(&mut self, at: Cursor, value: f32) -> Done {
+        if !value.is_finite() {
+            return self.word(at, *b"null", 4);
         }
+        let at = self.reserve(at, MAX_FLOAT + ROOM)?;
+        // SAFETY: reserved.
+        unsafe { NonNull::new(shortest::write_any(value, at.as_ptr())) }
     }
 
     /// Makes everything safe for Python code to run: all open containers are held from now on, and looked at anew
@@ -286,7 +319,7 @@ impl<'w, 'py> Encoder<'w, 'py> {
     #[inline(always)]
     pub(super) unsafe fn nested(&mut self, object: *mut ffi::PyObject, work: impl FnOnce(&mut Self) -> Done) -> Done {
         if self.depth >= MAX_WRITE_DEPTH || (self.depth.is_multiple_of(32) && !has_headroom()) {
-            return self.unfit("Recursion limit reached");
+            return self.unfit(TOO_DEEP);
         }
         let level = Level { object, outer: self.innermost, held: Cell::new(false) };
         self.innermost = &raw const level;
@@ -303,14 +336,6 @@ impl<'w, 'py> Encoder<'w, 'py> {
         done
     }
 
-    pub(super) fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    pub(super) fn depth(&self) -> u32 {
-        self.depth
-    }
-
     /// Opens a level without holding anything.
     pub(super) fn open_level(&mut self) {
         self.depth += 1;
@@ -318,187 +343,5 @@ impl<'w, 'py> Encoder<'w, 'py> {
 
     pub(super) fn close_level(&mut self) {
         self.depth -= 1;
-    }
-
-    /// Writes a list, or an instance of a subclass.
-    ///
-    /// # Safety
-    /// Attached; `list` is alive.
-    #[inline(never)]
-    pub(super) unsafe fn list<const INDENT: bool>(&mut self, at: Cursor, list: *mut ffi::PyObject) -> Done {
-        // SAFETY: the caller's guarantee.
-        unsafe {
-            self.nested(list, |this| {
-                let items = || (*list.cast::<ffi::PyListObject>()).ob_item.cast_const();
-                this.items::<INDENT>(at, ffi::Py_SIZE(list), items, || ffi::Py_SIZE(list))
-            })
-        }
-    }
-
-    #[inline(never)]
-    unsafe fn tuple<const INDENT: bool>(&mut self, at: Cursor, tuple: *mut ffi::PyObject) -> Done {
-        // SAFETY: an exact tuple that is alive; tuples do not change.
-        unsafe {
-            self.nested(tuple, |this| {
-                let items = (&raw const (*tuple.cast::<ffi::PyTupleObject>()).ob_item).cast::<*mut ffi::PyObject>();
-                let count = ffi::Py_SIZE(tuple);
-                this.items::<INDENT>(at, count, || items, || count)
-            })
-        }
-    }
-
-    /// # Safety
-    /// Attached; `items` are `size` objects whenever these are asked for.
-    #[inline(always)]
-    unsafe fn items<const INDENT: bool>(
-        &mut self,
-        at: Cursor,
-        count: isize,
-        items: impl Fn() -> *const *mut ffi::PyObject,
-        size: impl Fn() -> isize,
-    ) -> Done {
-        // SAFETY: the caller's guarantee; they are asked for anew whenever Python code may have run; `ROOM`.
-        unsafe {
-            if count == 0 {
-                return self.word(at, *b"[]", 2);
-            }
-            at.write(b'[');
-            let mut at = self.reserve(at.add(1), ROOM)?;
-            let (mut epoch, mut start) = (self.epoch, items());
-            for index in 0..count {
-                if INDENT {
-                    at = self.line(at)?;
-                }
-                let Some(after) = self.value::<INDENT>(at, *start.offset(index)) else {
-                    self.path.index(index.unsigned_abs());
-                    return None;
-                };
-                after.write(b',');
-                at = after.add(1);
-                if self.epoch != epoch {
-                    if size() != count {
-                        return self.unfit("list changed size while it was written");
-                    }
-                    (epoch, start) = (self.epoch, items());
-                }
-            }
-            self.close::<INDENT>(at, b']')
-        }
-    }
-
-    /// Ends a container whose last item a comma follows.
-    #[inline(always)]
-    pub(super) unsafe fn close<const INDENT: bool>(&mut self, at: Cursor, bracket: u8) -> Done {
-        // SAFETY: the comma is overwritten, or what `line` made room for is used.
-        unsafe {
-            let mut at = at.sub(1);
-            if INDENT {
-                self.depth -= 1;
-                let line = self.line(at);
-                self.depth += 1;
-                at = line?;
-            }
-            at.write(bracket);
-            self.reserve(at.add(1), ROOM)
-        }
-    }
-
-    /// A line break and two spaces for each open level.
-    pub(super) fn line(&mut self, at: Cursor) -> Done {
-        let spaces = 2 * self.depth as usize;
-        let at = self.reserve(at, 1 + spaces + ROOM)?;
-        // SAFETY: reserved.
-        unsafe {
-            at.write(b'\n');
-            at.add(1).write_bytes(b' ', spaces);
-            Some(at.add(1 + spaces))
-        }
-    }
-
-    #[inline(always)]
-    pub(super) unsafe fn colon<const INDENT: bool>(at: Cursor) -> Cursor {
-        // SAFETY: a key leaves `ROOM`.
-        unsafe {
-            at.cast::<[u8; 2]>().write_unaligned(*b": ");
-            at.add(1 + usize::from(INDENT))
-        }
-    }
-
-    /// Writes a dict, or an instance of a subclass.
-    ///
-    /// # Safety
-    /// Attached; `object` is alive.
-    #[inline(never)]
-    pub(super) unsafe fn dict<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
-        // SAFETY: the caller's guarantee.
-        unsafe { self.nested(object, |this| this.entries_of::<INDENT>(at, object)) }
-    }
-
-    #[inline(always)]
-    unsafe fn entries_of<const INDENT: bool>(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
-        // SAFETY: the caller's guarantee. Writing a key runs no Python code, so that the value is still there
-        // afterwards; when Python code may have run, the walk is refreshed.
-        unsafe {
-            let count = dict::len(object);
-            if count == 0 {
-                return self.word(at, *b"{}", 2);
-            }
-            if self.options & (option::SORT_KEYS | option::NON_STR_KEYS) != 0 {
-                return self.keyed::<INDENT>(at, object);
-            }
-            at.write(b'{');
-            let mut at = self.reserve(at.add(1), ROOM)?;
-            let mut walk = Walk::of(object);
-            let (mut epoch, mut written) = (self.epoch, 0);
-            while let Some((key, value)) = walk.next() {
-                if INDENT {
-                    at = self.line(at)?;
-                }
-                if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
-                    return self.unfit("Dict key must be str");
-                }
-                at = Self::colon::<INDENT>(self.text(at, key)?);
-                let Some(after) = self.value::<INDENT>(at, value) else {
-                    self.at_key(object, walk.position(), key);
-                    return None;
-                };
-                after.write(b',');
-                at = after.add(1);
-                written += 1;
-                if self.epoch != epoch {
-                    if dict::len(object) != count {
-                        break;
-                    }
-                    epoch = self.epoch;
-                    walk.refresh();
-                }
-            }
-            if written != count || dict::len(object) != count {
-                return self.unfit("dict changed size while it was written");
-            }
-            self.close::<INDENT>(at, b'}')
-        }
-    }
-
-    /// Notes that the fault is at `key`, which is used only if it is found in the dict again.
-    #[cold]
-    unsafe fn at_key(&mut self, dict: *mut ffi::PyObject, position: isize, key: *mut ffi::PyObject) {
-        // SAFETY: the dict is held.
-        unsafe {
-            let mut walk = Walk::of(dict);
-            while let Some((found, _)) = walk.next() {
-                if found == key {
-                    return self.path.key(&Bound::from_borrowed_ptr(self.py, key));
-                }
-                if walk.position() >= position {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Notes that the fault is at `key`.
-    pub(super) fn at_name(&mut self, key: &Bound<'py, PyAny>) {
-        self.path.key(key);
     }
 }

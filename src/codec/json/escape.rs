@@ -1,56 +1,17 @@
 //! Writing strings: copied sixteen bytes at a time up to what must be escaped.
 #![allow(unsafe_code)]
 
-use super::block::{Block, WIDTH, copy_plain};
+use super::block::{self, Block, WIDTH, copy_plain};
 use super::encode::{Cursor, Done, Encoder, ROOM};
+use super::transcode::{self, ESCAPES, LONGEST, OVERSHOOT, Unit, Utf8};
 use crate::cpython::text::{self, Text};
 use pyo3::ffi;
 use std::ptr::NonNull;
 
-/// The longest escape; each takes a store of eight bytes.
-const LONGEST: usize = 6;
 /// Text that is shorter is shifted into place instead of measured.
 const EIGHT: usize = 8;
 /// So many bytes or characters are written with one check for room where escapes are to be expected.
 const CHUNK: usize = 512;
-
-/// For each byte that is escaped its escape, with the length in the last byte; 0 for all others.
-static ESCAPES: [[u8; 8]; 256] = {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut escapes = [[0; 8]; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        escapes[byte] = [b'\\', b'u', b'0', b'0', HEX[byte >> 4], HEX[byte & 15], 0, 6];
-        byte += 1;
-    }
-    let short: [(u8, u8); 7] =
-        [(b'"', b'"'), (b'\\', b'\\'), (0x08, b'b'), (0x0c, b'f'), (b'\n', b'n'), (b'\r', b'r'), (b'\t', b't')];
-    let mut index = 0;
-    while index < short.len() {
-        let (byte, letter) = short[index];
-        escapes[byte as usize] = [b'\\', letter, 0, 0, 0, 0, 0, 2];
-        index += 1;
-    }
-    escapes
-};
-
-/// Writes one byte, escaped where it must be.
-///
-/// # Safety
-/// There is room for eight bytes.
-#[inline(always)]
-unsafe fn put_byte(byte: u8, out: *mut u8) -> *mut u8 {
-    let escape = ESCAPES[byte as usize];
-    // SAFETY: the caller's guarantee.
-    unsafe {
-        if escape[7] == 0 {
-            out.write(byte);
-            return out.add(1);
-        }
-        out.cast::<[u8; 8]>().write(escape);
-        out.add(usize::from(escape[7]))
-    }
-}
 
 impl Encoder<'_, '_> {
     /// Writes an exact `str`, or one of a subclass, with its quotes.
@@ -102,7 +63,7 @@ impl Encoder<'_, '_> {
     #[inline(always)]
     pub(super) unsafe fn utf8(&mut self, at: Cursor, bytes: &[u8]) -> Done {
         let len = bytes.len();
-        let at = self.reserve(at, len.wrapping_add(2 + WIDTH + ROOM))?;
+        let at = self.reserve(at, len.wrapping_add(2 + block::OVERSHOOT + ROOM))?;
         let source = bytes.as_ptr();
         // SAFETY: reserved; parts are read inside `bytes` only, the last one overlapping with the one before.
         unsafe {
@@ -134,39 +95,31 @@ impl Encoder<'_, '_> {
     /// Attached; the bytes can be read; everything before `out` is written.
     #[inline(never)]
     unsafe fn escaping(&mut self, out: *mut u8, source: *const u8, len: usize) -> Done {
-        // SAFETY: each chunk reserves what it may become and the overshoot of its last store.
-        unsafe {
-            let (mut source, mut left) = (source, len);
-            let mut at = NonNull::new_unchecked(out);
-            loop {
-                let count = left.min(CHUNK);
-                at = self.reserve(at, LONGEST * count + WIDTH + ROOM)?;
-                let mut out = at.as_ptr();
-                let end = source.add(count);
-                while end.addr() - source.addr() >= WIDTH {
-                    out = put_block(source, out);
-                    source = source.add(WIDTH);
-                }
-                while source < end {
-                    out = put_byte(*source, out);
-                    source = source.add(1);
-                }
-                at = NonNull::new_unchecked(out);
-                left -= count;
-                if left == 0 {
-                    at.write(b'"');
-                    return Some(at.add(1));
-                }
-            }
-        }
+        // SAFETY: the caller's guarantee.
+        unsafe { self.units(NonNull::new_unchecked(out), std::slice::from_raw_parts(source.cast::<Utf8>(), len)) }
     }
 
-    /// Writes a `str` that is not ASCII, from the characters as it holds them.
+    /// Writes a `str` that is not ASCII: the UTF-8 that is attached to it, if there is one.
     ///
     /// # Safety
     /// As [`Self::text`].
     #[inline(never)]
     unsafe fn wide(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
+        // SAFETY: as above.
+        unsafe {
+            match text::attached_utf8(object) {
+                Some(bytes) => self.utf8(at, bytes),
+                None => self.transcoded(at, object),
+            }
+        }
+    }
+
+    /// Writes a `str` from the characters as it holds them.
+    ///
+    /// # Safety
+    /// As [`Self::text`].
+    #[inline(never)]
+    unsafe fn transcoded(&mut self, at: Cursor, object: *mut ffi::PyObject) -> Done {
         // SAFETY: as above.
         unsafe {
             match Text::of(object) {
@@ -180,38 +133,35 @@ impl Encoder<'_, '_> {
 
     #[inline(always)]
     unsafe fn chars<U: Unit>(&mut self, at: Cursor, chars: &[U]) -> Done {
-        // SAFETY: each chunk reserves what it may become; a store of eight bytes at most goes beyond.
+        // SAFETY: the caller's guarantee; `ROOM`.
         unsafe {
-            let mut at = self.reserve(at, ROOM)?;
             at.write(b'"');
-            at = at.add(1);
-            for chunk in chars.chunks(CHUNK) {
-                at = self.reserve(at, LONGEST * chunk.len() + WIDTH + ROOM)?;
-                let mut out = at.as_ptr();
-                let (groups, rest) = chunk.as_chunks::<8>();
-                for group in groups {
-                    if group.iter().fold(false, |any, char| any | is_special(char.get())) {
-                        match put_chars(group, out) {
-                            Some(after) => out = after.as_ptr(),
-                            None => return self.surrogate(),
-                        }
-                    } else if let Some(ascii) = U::ascii(group) {
-                        out.cast::<u64>().write_unaligned(ascii);
-                        out = out.add(8);
-                    } else {
-                        for char in group {
-                            out = put_plain(char.get(), out);
-                        }
-                    }
-                }
-                at = match put_chars(rest, out) {
-                    Some(at) => at,
+            self.units(at.add(1), chars)
+        }
+    }
+
+    /// Writes all of `units` and a quote.
+    ///
+    /// # Safety
+    /// Attached; everything before `at` is written.
+    #[inline(always)]
+    unsafe fn units<U: Unit>(&mut self, at: Cursor, units: &[U]) -> Done {
+        // SAFETY: each chunk reserves what it may become and the overshoot of its last store.
+        unsafe {
+            let (mut at, mut rest) = (at, units);
+            loop {
+                let (chunk, after) = rest.split_at(rest.len().min(CHUNK));
+                at = self.reserve(at, LONGEST * chunk.len() + OVERSHOOT + ROOM)?;
+                match transcode::write(chunk, at.as_ptr()) {
+                    Some(after) => at = after,
                     None => return self.surrogate(),
-                };
+                }
+                rest = after;
+                if rest.is_empty() {
+                    at.write(b'"');
+                    return Some(at.add(1));
+                }
             }
-            at = self.reserve(at, ROOM + 1)?;
-            at.write(b'"');
-            Some(at.add(1))
         }
     }
 
@@ -263,122 +213,6 @@ unsafe fn copy_short_plain(source: *const u8, out: *mut u8, len: usize) -> bool 
             escape(first) | escape(middle) | escape(last) == 0
         } else {
             true
-        }
-    }
-}
-
-/// Writes sixteen bytes, with all escapes in them from one mask.
-///
-/// # Safety
-/// They can be read; there is room for [`LONGEST`] times as many and [`WIDTH`] more.
-#[inline(always)]
-unsafe fn put_block(source: *const u8, out: *mut u8) -> *mut u8 {
-    // SAFETY: the caller's guarantee. After each escape what is left of the block is stored behind it, from a copy that
-    // has room after its end.
-    unsafe {
-        let block = Block::load(source);
-        block.store(out);
-        let mut special = block.special();
-        if special == 0 {
-            return out.add(WIDTH);
-        }
-        let mut copy = [0u8; 2 * WIDTH];
-        block.store(copy.as_mut_ptr());
-        let (mut out, mut from) = (out, 0);
-        while special != 0 {
-            let place = special.trailing_zeros() as usize;
-            special &= special.wrapping_sub(1);
-            out = out.add(place.wrapping_sub(from));
-            let escape = ESCAPES[copy[place % WIDTH] as usize];
-            out.cast::<[u8; 8]>().write(escape);
-            out = out.add(usize::from(escape[7]));
-            from = place.wrapping_add(1);
-            Block::load(copy.as_ptr().add(from % (WIDTH + 1))).store(out);
-        }
-        out.add(WIDTH.wrapping_sub(from))
-    }
-}
-
-/// A character in one, two or four bytes.
-trait Unit: Copy {
-    fn get(self) -> u32;
-    /// Eight characters in a byte each, if all are ASCII.
-    fn ascii(group: &[Self; 8]) -> Option<u64>;
-}
-
-macro_rules! unit {
-    ($($unit:ty),*) => {$(
-        impl Unit for $unit {
-            #[inline(always)]
-            fn get(self) -> u32 {
-                self.into()
-            }
-            #[inline(always)]
-            fn ascii(group: &[Self; 8]) -> Option<u64> {
-                if group.iter().fold(0, |all, char| all | *char) >= 0x80 {
-                    return None;
-                }
-                Some(u64::from_le_bytes(group.map(|char| char as u8)))
-            }
-        }
-    )*};
-}
-
-unit!(u8, u16, u32);
-
-/// Whether a character is escaped, or has no UTF-8.
-#[inline(always)]
-fn is_special(char: u32) -> bool {
-    char < 0x20 || char == u32::from(b'"') || char == u32::from(b'\\') || char & 0xffff_f800 == 0xd800
-}
-
-/// Writes characters as UTF-8, escaped where they must be; `None` for a surrogate, which has no UTF-8.
-///
-/// # Safety
-/// There is room for eight bytes each.
-#[inline(always)]
-unsafe fn put_chars<U: Unit>(chars: &[U], out: *mut u8) -> Done {
-    let mut out = out;
-    // SAFETY: the caller's guarantee.
-    unsafe {
-        for char in chars {
-            out = match char.get() {
-                char @ 0..0x80 => put_byte(char as u8, out),
-                0xd800..0xe000 => return None,
-                char => put_plain(char, out),
-            };
-        }
-    }
-    NonNull::new(out)
-}
-
-/// Writes one character as UTF-8.
-///
-/// # Safety
-/// There is room for four bytes; it is no surrogate.
-#[inline(always)]
-unsafe fn put_plain(char: u32, out: *mut u8) -> *mut u8 {
-    let (second, third) = (0x80 | (char >> 12 & 0x3f) as u8, 0x80 | (char >> 6 & 0x3f) as u8);
-    let last = 0x80 | (char & 0x3f) as u8;
-    // SAFETY: the caller's guarantee.
-    unsafe {
-        match char {
-            0..0x80 => {
-                out.write(char as u8);
-                out.add(1)
-            }
-            0x80..0x800 => {
-                out.cast::<[u8; 2]>().write([0xc0 | (char >> 6) as u8, last]);
-                out.add(2)
-            }
-            0x800..0x1_0000 => {
-                out.cast::<[u8; 3]>().write([0xe0 | (char >> 12) as u8, third, last]);
-                out.add(3)
-            }
-            _ => {
-                out.cast::<[u8; 4]>().write([0xf0 | (char >> 18) as u8, second, third, last]);
-                out.add(4)
-            }
         }
     }
 }

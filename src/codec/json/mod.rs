@@ -3,12 +3,15 @@
 //! The interface is that of orjson 3.13, which `framecache.json` describes; JSON keeps fewer types than the msgpack
 //! codec, so that values are written this way only where the caller says so.
 //!
-//! Reading: [`decode`] is one loop over the text, straight to Python objects; [`text`] and [`number`] read the leaves.
-//! Writing: [`encode`] dispatches on exact types; [`escape`] writes strings, [`digits`] integers, [`keys`] dicts whose
-//! keys need work, [`types`] everything rarer, [`dates`] and [`numpy`] what their names say. [`block`] looks at 16 bytes
-//! at once.
+//! Reading: [`decode`] is one loop over the text, straight to Python objects; [`text`] (with `unescape`) and [`number`]
+//! (with [`float`]) read the leaves.
+//! Writing: [`encode`] dispatches on exact types; [`containers`] writes lists and dicts, [`keys`] dicts whose keys need
+//! work, [`escape`] strings ([`transcode`] those with escapes and those that are not ASCII), [`digits`] integers,
+//! [`shortest`] floats, [`types`] everything rarer, [`dates`] and [`numpy`] what their names say. [`block`] looks at 16
+//! bytes and more at once.
 
 mod block;
+mod containers;
 mod dates;
 mod decode;
 mod digits;
@@ -19,8 +22,12 @@ mod float;
 mod keys;
 mod number;
 mod numpy;
+mod shortest;
 mod text;
+mod transcode;
 mod types;
+#[cfg(target_arch = "x86_64")]
+mod unescape;
 
 pub(crate) use decode::{Decoder, Invalid};
 pub(crate) use encode::{Encoder, Failure};

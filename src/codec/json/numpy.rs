@@ -202,7 +202,7 @@ impl<'py> Encoder<'_, 'py> {
         if *count == 0 {
             return self.put(at, b"[]");
         }
-        if self.depth() >= MAX_WRITE_DEPTH {
+        if self.depth >= MAX_WRITE_DEPTH {
             return self.unfit("Recursion limit reached");
         }
         // SAFETY: the caller's guarantee; `ROOM`.
@@ -247,8 +247,8 @@ impl<'py> Encoder<'_, 'py> {
                 Kind::U16 => self.unsigned(at, data.cast::<u16>().read_unaligned().into()),
                 Kind::U32 => self.unsigned(at, data.cast::<u32>().read_unaligned().into()),
                 Kind::U64 => self.unsigned(at, data.cast::<u64>().read_unaligned()),
-                Kind::F16 => self.float(at, half(data.cast::<u16>().read_unaligned())),
-                Kind::F32 => self.float(at, data.cast::<f32>().read_unaligned()),
+                Kind::F16 => self.single(at, half(data.cast::<u16>().read_unaligned())),
+                Kind::F32 => self.single(at, data.cast::<f32>().read_unaligned()),
                 Kind::F64 => self.float(at, data.cast::<f64>().read_unaligned()),
                 Kind::Moment(unit) => self.moment(at, unit, data.cast::<i64>().read_unaligned()),
             }

@@ -3,14 +3,18 @@
 
 use super::block::{Block, WIDTH};
 use super::decode::{Decoder, Found, Invalid, Stop};
+#[cfg(target_arch = "x86_64")]
+use super::unescape;
 use crate::cpython::MAX_KEY;
 use crate::cpython::new_str::{new_ascii, new_valid};
+#[cfg(target_arch = "x86_64")]
+use crate::processor::{Level, level};
 
-/// Room for a block, or for a character and what is stored beyond it.
-const ROOM: usize = 2 * WIDTH;
+/// Room for what is stored together, and for a character after it.
+const ROOM: usize = 64 + WIDTH;
 
 /// What the letter after a backslash stands for; 0 for `u`, and for what is none.
-static UNESCAPED: [u8; 256] = {
+pub(super) static UNESCAPED: [u8; 256] = {
     let mut bytes = [0; 256];
     bytes[b'"' as usize] = b'"';
     bytes[b'\\' as usize] = b'\\';
@@ -114,7 +118,7 @@ impl Decoder<'_> {
         if self.unescaped.try_reserve(first + ROOM).is_err() {
             return Err(self.no_memory(start));
         }
-        let (mut at, mut high) = (run.end, u32::from(!run.ascii));
+        let (mut at, mut high) = (run.end, !run.ascii);
         // SAFETY: as for `run`; each turn has room for a block and a character.
         unsafe {
             self.unescaped.extend_from_slice(std::slice::from_raw_parts(start, first));
@@ -127,33 +131,9 @@ impl Decoder<'_> {
                     }
                     (out, limit) = self.room();
                 }
-                if self.end.addr() - at.addr() > 3 * WIDTH {
-                    // All that ends before the end of the block, from one mask.
-                    let block = Block::load(at);
-                    block.store(out);
-                    let (mut special, mut from) = (block.special(), 0);
-                    let stop = loop {
-                        if special == 0 {
-                            out = out.add(WIDTH.saturating_sub(from));
-                            break from.max(WIDTH);
-                        }
-                        let place = special.trailing_zeros() as usize;
-                        out = out.add(place.wrapping_sub(from));
-                        let byte = UNESCAPED[usize::from(*at.add(place + 1))];
-                        if *at.add(place) != b'\\' || byte == 0 {
-                            break place;
-                        }
-                        out.write(byte);
-                        out = out.add(1);
-                        from = place + 2;
-                        special &= u32::MAX << from;
-                        Block::load(at.add(from)).store(out);
-                    };
-                    high |= block.high() & ((1 << stop.min(WIDTH)) - 1);
-                    at = at.add(stop);
-                    if stop >= WIDTH {
-                        continue;
-                    }
+                (at, out) = self.simple(at, out, limit, &mut high);
+                if out >= limit {
+                    continue;
                 }
                 match *at {
                     b'\\' => {
@@ -161,7 +141,7 @@ impl Decoder<'_> {
                         if byte == 0 {
                             let char;
                             (char, at) = self.code_unit(at)?;
-                            high |= u32::from(char as u32 >= 0x80);
+                            high |= char as u32 >= 0x80;
                             out = out.add(char.encode_utf8(&mut *out.cast::<[u8; 4]>()).len());
                         } else {
                             out.write(byte);
@@ -171,7 +151,7 @@ impl Decoder<'_> {
                     b'"' => break,
                     0..0x20 => return Err(self.fail(Invalid::Control, at)),
                     byte => {
-                        high |= u32::from(byte >= 0x80);
+                        high |= byte >= 0x80;
                         out.write(byte);
                         (at, out) = (at.add(1), out.add(1));
                     }
@@ -183,12 +163,73 @@ impl Decoder<'_> {
             let found = if is_key {
                 self.shared(&bytes, end)
             } else {
-                let made = if high == 0 { new_ascii(&bytes) } else { new_valid(&bytes) };
+                let made = if high { new_valid(&bytes) } else { new_ascii(&bytes) };
                 made.map(|object| (object, end)).ok_or_else(|| self.fail(Invalid::Raised, end))
             };
             self.unescaped = bytes;
             found
         }
+    }
+
+    /// Reads text and simple escapes as long as many bytes are looked at together and `out` is before `limit`; returns
+    /// where both are then.
+    ///
+    /// # Safety
+    /// `at` is inside the text and no backslash escapes it; there is [`ROOM`] from everywhere before `limit`.
+    #[inline(always)]
+    unsafe fn simple(&self, at: *const u8, out: *mut u8, limit: *mut u8, high: &mut bool) -> (*const u8, *mut u8) {
+        #[cfg(target_arch = "x86_64")]
+        if level() == Level::Avx512 {
+            // SAFETY: the caller's guarantee; the processor has it.
+            let found = unsafe { unescape::unescape(at, self.end, out, limit) };
+            *high |= found.high;
+            return (found.at, found.out);
+        }
+        // SAFETY: the caller's guarantee.
+        unsafe { self.simple_blocks(at, out, limit, high) }
+    }
+
+    /// As [`Self::simple`], block by block.
+    unsafe fn simple_blocks(
+        &self,
+        at: *const u8,
+        out: *mut u8,
+        limit: *mut u8,
+        high: &mut bool,
+    ) -> (*const u8, *mut u8) {
+        let (mut at, mut out) = (at, out);
+        // SAFETY: as for `run`; a block is looked at where three more bytes are, and is not all that is stored.
+        unsafe {
+            while out < limit && self.end.addr() - at.addr() > 3 * WIDTH {
+                // All that ends before the end of the block, from one mask.
+                let block = Block::load(at);
+                block.store(out);
+                let (mut special, mut from) = (block.special(), 0);
+                let stop = loop {
+                    if special == 0 {
+                        out = out.add(WIDTH.saturating_sub(from));
+                        break from.max(WIDTH);
+                    }
+                    let place = special.trailing_zeros() as usize;
+                    out = out.add(place.wrapping_sub(from));
+                    let byte = UNESCAPED[usize::from(*at.add(place + 1))];
+                    if *at.add(place) != b'\\' || byte == 0 {
+                        break place;
+                    }
+                    out.write(byte);
+                    out = out.add(1);
+                    from = place + 2;
+                    special &= u32::MAX << from;
+                    Block::load(at.add(from)).store(out);
+                };
+                *high |= block.high() & ((1 << stop.min(WIDTH)) - 1) != 0;
+                at = at.add(stop);
+                if stop < WIDTH {
+                    break;
+                }
+            }
+        }
+        (at, out)
     }
 
     /// Where the next unescaped byte goes, and the last place from which on there is room for a turn.

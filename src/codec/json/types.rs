@@ -237,7 +237,7 @@ impl<'py> Encoder<'_, 'py> {
             let mut at = start;
             let count = dict::len(attributes);
             let mut walk = Walk::of(attributes);
-            let (mut epoch, mut any) = (self.epoch(), false);
+            let (mut epoch, mut any) = (self.epoch, false);
             while let Some((key, value)) = walk.next() {
                 if ffi::Py_TYPE(key) != &raw mut ffi::PyUnicode_Type {
                     return self.unfit("Dict key must be str");
@@ -253,11 +253,11 @@ impl<'py> Encoder<'_, 'py> {
                 let after = self.value::<INDENT>(at, value)?;
                 after.write(b',');
                 at = after.add(1);
-                if self.epoch() != epoch {
+                if self.epoch != epoch {
                     if dict::len(attributes) != count {
                         return self.unfit("dict changed size while it was written");
                     }
-                    epoch = self.epoch();
+                    epoch = self.epoch;
                     walk.refresh();
                 }
             }
