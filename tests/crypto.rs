@@ -1,8 +1,10 @@
 //! Sealing and opening: what comes back, what is refused and why, and what a fork, a rotation and a wiped key do.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that cannot go on panics")]
 
+use framecache::buffer::Origin;
 use framecache::buffer::pool;
-use framecache::crypto::{Keyring, MAX_PLAINTEXT, MasterKey, OVERHEAD, Times};
+use framecache::compress::Compression;
+use framecache::crypto::{Keyring, MAX_PLAINTEXT, MasterKey, OVERHEAD, Packing, Times};
 use framecache::frame::{self, Header};
 use framecache::key::{Name, Namespace};
 use framecache::{Error, Refusal};
@@ -262,6 +264,48 @@ fn too_much_for_one_nonce_is_an_error() {
     }
     let sealed = keyring().seal_entry("default", "k", Header::new("raw"), &Huge, TIMES);
     assert!(matches!(sealed, Err(Error::TooLarge { limit: MAX_PLAINTEXT, .. })));
+}
+
+#[test]
+fn a_payload_is_packed_before_it_is_sealed() {
+    let (keyring, plain) = (keyring(), b"again and ".repeat(10_000));
+    for compression in [Compression::Lz4, Compression::Zstd(1), Compression::Auto, Compression::None] {
+        let packing = Packing { compression, max_value: plain.len() };
+        let seal = |packing| keyring.seal_packed("default", "k", Header::new("raw"), plain.as_slice(), packing, TIMES);
+        let (name, frame) = seal(packing).unwrap();
+        let mut draft = keyring.draft("default", Header { key: Some("k".into()), ..Header::new("raw") }).unwrap();
+        draft.buffer.extend_from_slice(&plain).unwrap();
+        let drafted = keyring.seal_packed_draft("default", &name, draft, packing, TIMES).unwrap();
+        for frame in [frame, drafted] {
+            assert_eq!(frame.len() < plain.len() / 2, compression != Compression::None);
+            let opened = keyring.open_entry("default", "k", &frame).unwrap();
+            assert_eq!(*opened.unpacked(plain.len()).unwrap(), *plain);
+            assert_eq!(opened.unpacked(plain.len()).unwrap().origin(), Origin::Trusted);
+            if compression != Compression::None {
+                assert!(matches!(opened.unpacked(plain.len() - 1), Err(Error::Decode { .. })));
+            }
+        }
+        let narrow = Packing { max_value: plain.len() - 1, ..packing };
+        assert!(matches!(seal(narrow), Err(Error::TooLarge { .. })));
+    }
+}
+
+#[test]
+fn what_was_decompressed_is_wiped() {
+    // A size that no other test opens or decompresses.
+    const SIZE: usize = 5 << 20;
+    let (keyring, plain) = (keyring(), vec![0x5b; SIZE]);
+    let packing = Packing { compression: Compression::Lz4, ..Packing::default() };
+    let (_, frame) = keyring.seal_packed("default", "k", Header::new("raw"), plain.as_slice(), packing, TIMES).unwrap();
+    let opened = keyring.open_entry("default", "k", &frame).unwrap();
+    let payload = opened.unpacked(SIZE).unwrap();
+    assert_eq!(*payload, *plain);
+    let address = payload.as_ptr();
+    drop(payload);
+    #[allow(unsafe_code)]
+    // SAFETY: the block is idle in the pool, which no other test takes one of its size from.
+    let idle = unsafe { std::slice::from_raw_parts(address, SIZE) };
+    assert!(idle[8..].iter().all(|byte| *byte == 0));
 }
 
 #[test]

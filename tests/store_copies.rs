@@ -152,6 +152,51 @@ fn a_value_whose_fence_fell_is_not_stored() {
 }
 
 #[test]
+fn only_what_was_looked_up_is_deleted_by_its_guards() {
+    for (name, change) in CHANGES {
+        let (store, directory) = new_store();
+        put(&store, "key", &["a", "b"]);
+        let seen = look(&store, "key").1.guards;
+        assert!(store.holds(&seen).unwrap());
+        change(&open(&directory, Options::default()));
+        assert!(!store.holds(&seen).unwrap());
+        assert!(!store.delete_if("key", &seen, 0).unwrap(), "{name}");
+        put(&store, "key", &["a", "b"]);
+        let seen = look(&store, "key").1.guards;
+        let reader = open(&directory, Options { read_only: true, ..Options::default() });
+        assert!(!reader.delete_if("key", &seen, 0).unwrap());
+        assert!(store.delete_if("key", &seen, 0).unwrap());
+        assert!(!store.contains("key", 0).unwrap() && !store.holds(&seen).unwrap());
+        assert!(!store.delete_if("key", &seen, 0).unwrap());
+    }
+    let (store, _directory) = new_store();
+    assert!(store.delete_if("key", b"seven", 0).is_err() && store.holds(b"seven").is_err());
+}
+
+#[test]
+fn an_entry_takes_the_place_of_others_in_its_transaction() {
+    let (store, _directory) = new_store();
+    let large = vec![7; MAPPED_ABOVE + 1];
+    for frame in [b"short".as_slice(), &large] {
+        for key in ["old", "older", "kept"] {
+            store.put_frame(key, frame, New::default(), 0).unwrap();
+        }
+        let copies = ["old", "older"].map(|key| look(&store, key).1.guards);
+        let replacing = New { replaces: &["old", "older", "none", "new"], ..New::default() };
+        let absent = New { if_absent: true, ..replacing.clone() };
+        assert_eq!(store.put_frame("new", frame, absent, 0).unwrap(), Stored::Exists);
+        assert_eq!(store.put_frame("new", frame, replacing, 0).unwrap(), Stored::Written(frame.len() as u64));
+        assert_eq!(
+            ["new", "old", "older", "kept"].map(|key| store.contains(key, 0).unwrap()),
+            [true, false, false, true]
+        );
+        assert!(copies.iter().all(|guards| !store.holds(guards).unwrap()));
+        store.delete("new", 0).unwrap();
+    }
+    assert_eq!(store.stats().unwrap().blobs, 1);
+}
+
+#[test]
 fn a_copy_comes_with_the_terms_of_its_entry() {
     let (store, _directory) = new_store();
     for length in [10, 20_000, MAPPED_ABOVE + 1] {
