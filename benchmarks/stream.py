@@ -1,6 +1,6 @@
 """Tables larger than memory: how fast they are written and read, and in how much memory.
 
-Run ``python benchmarks/stream.py [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a process
+Run ``python -m benchmarks.stream [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a process
 of its own, which samples its anonymous memory every 5 ms. ``--plot PATH`` writes the samples as an SVG.
 """
 
@@ -33,7 +33,7 @@ class Sampled:
 
     def __enter__(self) -> Sampled:
         self.samples: list[tuple[float, int]] = []
-        self.base, self.began = anonymous(), time.perf_counter()
+        self.base, self.began, self.cpu = anonymous(), time.perf_counter(), time.process_time()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
@@ -44,14 +44,14 @@ class Sampled:
             self.samples.append((time.perf_counter() - self.began, anonymous() - self.base))
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self.began
+        self.seconds, self.cpu = time.perf_counter() - self.began, time.process_time() - self.cpu
         self._end.set()
         self._thread.join()
 
     def result(self) -> dict[str, Any]:
         """What was measured."""
         peak = max((size for _, size in self.samples), default=0)
-        return {"seconds": self.seconds, "peak": peak, "samples": self.samples[:: max(1, len(self.samples) // 400)]}
+        return {"seconds": self.seconds, "cpu": self.cpu, "peak": peak, "samples": self.samples[:: max(1, len(self.samples) // 400)]}
 
 
 def batches(size: int) -> Iterator[Any]:
@@ -162,7 +162,7 @@ def plain(directory: str, size: int, workers: int) -> dict[str, Any]:
 def measured(name: str, directory: str, size: int, workers: int) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--one", name, directory, str(size), str(workers)],
+        [sys.executable, "-m", "benchmarks.stream", "--one", name, directory, str(size), str(workers)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -192,6 +192,7 @@ def main(size: int, plot_to: str | None) -> None:
     workers = 2
     with tempfile.TemporaryDirectory() as directory:
         rates: dict[tuple[str, int], list[float]] = {}
+        costs: dict[tuple[str, int], list[float]] = {}
         peaks: dict[str, int] = {}
         series: dict[str, list[tuple[float, int]]] = {}
         for _ in range(3):
@@ -199,6 +200,7 @@ def main(size: int, plot_to: str | None) -> None:
                 for name in ("write", "read"):
                     result = measured(name, directory, size, threads)
                     rates.setdefault((name, threads), []).append(size / result["seconds"] / (1 << 20))
+                    costs.setdefault((name, threads), []).append(result["cpu"] * GIB / size)
                     if threads:
                         peaks[name] = max(peaks.get(name, 0), result["peak"])
                         series[name] = result["samples"]
@@ -208,6 +210,8 @@ def main(size: int, plot_to: str | None) -> None:
             alone = statistics.median(rates[name, 0])
             median = statistics.median(values)
             print(f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {sorted(round(v) for v in values)}")
+        for (name, threads), values in costs.items():
+            print(f"{name:6} {threads} workers {statistics.median(values):8.2f} s of processor time a GiB")
         for name, peak in peaks.items():
             print(f"{name:6} peak growth of anonymous memory {peak / (1 << 20):6.1f} MiB")
         for name, times in measured("ranges", directory, size, workers).items():
