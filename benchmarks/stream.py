@@ -51,7 +51,12 @@ class Sampled:
     def result(self) -> dict[str, Any]:
         """What was measured."""
         peak = max((size for _, size in self.samples), default=0)
-        return {"seconds": self.seconds, "cpu": self.cpu, "peak": peak, "samples": self.samples[:: max(1, len(self.samples) // 400)]}
+        return {
+            "seconds": self.seconds,
+            "cpu": self.cpu,
+            "peak": peak,
+            "samples": self.samples[:: max(1, len(self.samples) // 400)],
+        }
 
 
 def batches(size: int) -> Iterator[Any]:
@@ -178,9 +183,13 @@ def plot(path: str, series: dict[str, list[tuple[float, int]]]) -> None:
     lines = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 340" font-family="sans-serif" font-size="12">']
     for limit, text in ((288, "256 + 32 MiB"), (128, "128 MiB"), (0, "0")):
         y = 310 - 290 * (limit << 20) / most
-        lines.append(f'<path d="M90 {y:.0f}H830" stroke="#bbb"/><text x="85" y="{y + 4:.0f}" text-anchor="end">{text}</text>')
+        lines.append(
+            f'<path d="M90 {y:.0f}H830" stroke="#bbb"/><text x="85" y="{y + 4:.0f}" text-anchor="end">{text}</text>'
+        )
     for (name, samples), color in zip(series.items(), ("#c33", "#36c"), strict=True):
-        points = " ".join(f"{90 + 740 * at / longest:.1f},{310 - 290 * max(0, size) / most:.1f}" for at, size in samples)
+        points = " ".join(
+            f"{90 + 740 * at / longest:.1f},{310 - 290 * max(0, size) / most:.1f}" for at, size in samples
+        )
         lines.append(f'<polyline points="{points}" fill="none" stroke="{color}"/>')
         lines.append(f'<text x="{100 + 60 * (color == "#36c")}" y="40" fill="{color}">{name}</text>')
     lines.append(f'<text x="830" y="330" text-anchor="end">{longest:.0f} s</text></svg>')
@@ -209,14 +218,18 @@ def main(size: int, plot_to: str | None) -> None:
         for (name, threads), values in rates.items():
             alone = statistics.median(rates[name, 0])
             median = statistics.median(values)
-            print(f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {sorted(round(v) for v in values)}")
+            print(
+                f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {sorted(round(v) for v in values)}"
+            )
         for (name, threads), values in costs.items():
             print(f"{name:6} {threads} workers {statistics.median(values):8.2f} s of processor time a GiB")
         for name, peak in peaks.items():
             print(f"{name:6} peak growth of anonymous memory {peak / (1 << 20):6.1f} MiB")
         for name, times in measured("ranges", directory, size, workers).items():
             times.sort()
-            print(f"1 MiB range, {name}: median {times[100] * 1e3:.2f} ms, p90 {times[180] * 1e3:.2f}, p99 {times[198] * 1e3:.2f}")
+            print(
+                f"1 MiB range, {name}: median {times[100] * 1e3:.2f} ms, p90 {times[180] * 1e3:.2f}, p99 {times[198] * 1e3:.2f}"
+            )
         times = measured("plain", directory, size, workers)
         medians = {name: statistics.median(values) for name, values in times.items()}
         print(f"plain stream {medians['stream'] * 1e3:.1f} ms, memory map {medians['mapped'] * 1e3:.1f} ms:", end=" ")

@@ -162,12 +162,13 @@ class StreamMethods(AsyncMethods):
             InvalidArgument: a column that the table does not have.
         """
         chosen = None if columns is None else list(columns)
-        return self._open_stream(
+        scan: TableScan | None = self._open_stream(
             key,
             lambda frame, name, keyring: TableScan(
                 frame, name, columns=chosen, keyring=keyring, workers=workers, progress=progress
             ),
         )
+        return scan
 
     async def aopen_writer(self, key: str, **options: Any) -> Writer:
         """As `open_writer`; the file has `awrite` and `aclose`, and is an asynchronous context manager too."""
@@ -299,9 +300,7 @@ class _Places:
 class _Entry:
     """An entry that is being written."""
 
-    def __init__(
-        self, cache: StreamMethods, key: str, native: StreamWriter, places: _Places, created: int
-    ) -> None:
+    def __init__(self, cache: StreamMethods, key: str, native: StreamWriter, places: _Places, created: int) -> None:
         self._cache = cache
         self._key = key
         self._places = places
@@ -385,5 +384,6 @@ def _items(source: Any) -> Iterable[object]:
     try:
         memoryview(source)
     except TypeError:
-        return iter(source)
+        several: Iterable[object] = source
+        return several
     return (source,)
