@@ -1,7 +1,7 @@
 """Tables larger than memory: how fast they are written and read, and in how much memory.
 
-Run ``python -m benchmarks.stream [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a process
-of its own, which samples its anonymous memory every 5 ms. ``--plot PATH`` writes the samples as an SVG.
+Run ``python -m benchmarks.stream [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a
+process of its own, which samples its anonymous memory every 5 ms. ``--plot PATH`` writes the samples as an SVG.
 """
 
 from __future__ import annotations
@@ -218,18 +218,16 @@ def main(size: int, plot_to: str | None) -> None:
         for (name, threads), values in rates.items():
             alone = statistics.median(rates[name, 0])
             median = statistics.median(values)
-            print(
-                f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {sorted(round(v) for v in values)}"
-            )
+            all_of_them = sorted(round(value) for value in values)
+            print(f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {all_of_them}")
         for (name, threads), values in costs.items():
             print(f"{name:6} {threads} workers {statistics.median(values):8.2f} s of processor time a GiB")
         for name, peak in peaks.items():
             print(f"{name:6} peak growth of anonymous memory {peak / (1 << 20):6.1f} MiB")
         for name, times in measured("ranges", directory, size, workers).items():
             times.sort()
-            print(
-                f"1 MiB range, {name}: median {times[100] * 1e3:.2f} ms, p90 {times[180] * 1e3:.2f}, p99 {times[198] * 1e3:.2f}"
-            )
+            median, p90, p99 = (f"{times[at] * 1e3:.2f}" for at in (100, 180, 198))
+            print(f"1 MiB range, {name}: median {median} ms, p90 {p90}, p99 {p99}")
         times = measured("plain", directory, size, workers)
         medians = {name: statistics.median(values) for name, values in times.items()}
         print(f"plain stream {medians['stream'] * 1e3:.1f} ms, memory map {medians['mapped'] * 1e3:.1f} ms:", end=" ")
