@@ -53,7 +53,7 @@ class StreamMethods(AsyncMethods):
         progress: Progress | None = None,
         total: int | None = None,
     ) -> Writer:
-        """Return a file to write the value of `key` to. Closing it stores the value; until then readers see the old one.
+        """Return a file for the value of `key`. Closing it stores the value; until then readers see the old one.
 
         As a context manager it stores the value at the end, and nothing if the block raises. A file that is not closed
         leaves nothing behind, and neither does one to which a write failed.

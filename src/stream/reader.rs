@@ -160,6 +160,36 @@ impl StreamReader {
         Ok(FrameBuf::from_aligned(out, self.chunks.frame.origin()).copied())
     }
 
+    /// Reads these ranges of the payload, in rising order, and the chunks in which they lie in parallel; gives what each
+    /// chunk has of each range to `sink`, with its offset in the payload.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact_at`].
+    pub fn gather(&mut self, ranges: &[Range<u64>], mut sink: impl FnMut(u64, &[u8])) -> Result<()> {
+        if let Some(outside) = ranges.iter().find(|range| range.end > self.len()) {
+            return Err(self.outside(outside.start, usize::try_from(outside.end - outside.start).unwrap_or(usize::MAX)));
+        }
+        let size = self.chunks.index.chunk_size as u64;
+        let filled = ranges.iter().filter(|range| range.start < range.end);
+        let mut numbers: Vec<_> =
+            filled.flat_map(|range| (range.start / size) as usize..=((range.end - 1) / size) as usize).collect();
+        numbers.dedup();
+        self.stop_reading_ahead();
+        let mut next = numbers.iter();
+        self.pool.process(numbers.iter().copied().map(Ok::<_, Error>), |chunk| {
+            let (chunk, start) = (chunk?, next.next().map_or(0, |number| *number as u64 * size));
+            for range in ranges {
+                let from = range.start.clamp(start, start + chunk.len() as u64);
+                let to = range.end.clamp(from, start + chunk.len() as u64);
+                if from < to {
+                    sink(from, &chunk[(from - start) as usize..(to - start) as usize]);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Reads every chunk, and compares what there is of checksums and tags.
     ///
     /// # Errors
