@@ -34,7 +34,7 @@ class AsyncMethods(Methods):
             value = self._l1.get(self._tiers.scope, key)
             if value is not MISSING:
                 return value
-        found = self._find(key, views, require_zero_copy, at_hand=self._path is not None)
+        found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
         if found == "elsewhere":
             found = await self._in_thread(self._find, key, views, require_zero_copy)
         return default if isinstance(found, str) else found.value

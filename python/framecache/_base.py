@@ -14,7 +14,7 @@ from framecache._settings import Settings, given
 from framecache._shared import Shared
 from framecache._tiers import Tiers
 from framecache._times import SystemClock, milliseconds
-from framecache._url import size_of, store_of
+from framecache._url import is_remote, size_of, store_of
 from framecache._values import check_codec, check_compression, check_text, decode
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from framecache._backend import Backend
     from framecache._events import Event
     from framecache._framecache import Clock, Keyring, Missing
+    from framecache._remote import RemoteStore
     from framecache._times import Seconds
 
 #: The caches that are bypassed in this context.
@@ -39,7 +41,7 @@ class Base:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: object = None,
         *,
         namespace: str | Missing = MISSING,
         ttl: Seconds | Missing | None = MISSING,
@@ -54,7 +56,7 @@ class Base:
         clock: Clock | None = None,
     ) -> None:
         settings = Settings()
-        self._url = settings.url if url is None else url
+        given_url = settings.url if url is None else url
         self._namespace = check_text("namespace", given(namespace, MISSING, settings.namespace))
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
         self._codec: str = check_codec(given(codec, MISSING, settings.codec))
@@ -66,17 +68,30 @@ class Base:
             milliseconds(self._ttl)
         self._keyring = keyring
         self._accept_plaintext_until = accept_plaintext_until
-        where = None if self._url is None else store_of(self._url)
+        self._remote = is_remote(given_url)
+        self._backend: Backend | None = backend_of(given_url) if self._remote else None
+        self._owns_backend = self._backend is not given_url
+        #: Without credentials, where it is one of an engine.
+        self._url: str | None = given_url if self._backend is None else self._backend.place  # type: ignore[assignment]
+        where = None if self._url is None or self._remote else store_of(self._url)
         self._path: str | None = None
         self._store_settings: dict[str, Any] = {}
         if where is not None:
             self._path, self._store_settings = where
         l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
-        if self._path is None and l1_bytes is None:
+        self._has_store = self._path is not None or self._remote
+        if not self._has_store and l1_bytes is None:
             raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
+        if self._remote and self._compression is not None:
+            raise InvalidArgument(f"compression: expected None beyond this machine, got {self._compression!r:.100}")
+        # Guards of what is beyond this machine are kept here.
+        self._epochs = L1(l1_bytes or 1, decode=decode, clock=clock) if self._remote else None
+        self._listens = l1_bytes is not None
         store = self._open(self._namespace, self._compression)
-        native = store._store if isinstance(store, SealedStore) else store
-        memory = None if l1_bytes is None else L1(l1_bytes, decode=decode, epochs=native, clock=clock)
+        memory = None
+        if l1_bytes is not None:
+            native: Any = store._store if isinstance(store, SealedStore) else store
+            memory = self._epochs or L1(l1_bytes, decode=decode, epochs=native, clock=clock)
         self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
         self._shared = Shared(
             memory,
@@ -99,16 +114,22 @@ class Base:
         if self._disabled:
             self._slow_down(1)
 
-    def _open(self, namespace: str, compression: str | None) -> Store | SealedStore | None:
-        if self._path is None:
+    def _open(self, namespace: str, compression: str | None) -> Store | SealedStore | RemoteStore | None:
+        store: Store | RemoteStore
+        if self._backend is not None and self._epochs is not None:
+            from framecache._remote import RemoteStore
+
+            store = RemoteStore(self._backend, namespace, self._max_value_bytes, self._epochs, self._listens)
+        elif self._path is None:
             return None
-        store = Store(
-            self._path,
-            namespace=namespace,
-            compression=compression,
-            max_value_bytes=self._max_value_bytes,
-            **self._store_settings,
-        )
+        else:
+            store = Store(
+                self._path,
+                namespace=namespace,
+                compression=compression,
+                max_value_bytes=self._max_value_bytes,
+                **self._store_settings,
+            )
         if self._keyring is None:
             return store
         return SealedStore(store, self._keyring, namespace, self._accept_plaintext_until)
@@ -136,7 +157,7 @@ class Base:
         in_l1 = (0 if self._l1 is None else self._l1.stats()["hits"]) + numbers.pop("l1_hit", 0)
         in_store = numbers.pop("store_hit", 0)
         told = {"hit": in_l1 + in_store}
-        if self._l1 is not None and self._path is not None:
+        if self._l1 is not None and self._has_store:
             told.update(l1_hit=in_l1, store_hit=in_store)
         return {name: number for name, number in {**told, **numbers}.items() if number}
 
@@ -146,10 +167,12 @@ class Base:
         ``store``: ``closed`` where all is well, ``open`` after failures, when it is left alone for a while,
         ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures.
         """
+        engine = {} if self._backend is None else {"engine": self._backend.health()}
         return {
+            **engine,
             "enabled": not self._disabled,
             "l1": None if self._l1 is None else self._l1.stats(),
-            "store": "none" if self._path is None else self._shared.breaker.state,
+            "store": "none" if not self._has_store else self._shared.breaker.state,
             "errors": self._shared.counts.numbers.get("error", 0),
         }
 
@@ -216,9 +239,9 @@ class Base:
 
     def _computer_for(self, namespace: str, compression: str | None) -> Computer:
         """The computer of a namespace, and of a way to compress new entries, which memory does not."""
-        if namespace == self._namespace and (compression == self._compression or self._path is None):
+        if namespace == self._namespace and (compression == self._compression or not self._has_store):
             return self._computer
-        place = (namespace, None if self._path is None else compression)
+        place = (namespace, compression if self._has_store else None)
         if (known := self._others.get(place)) is not None:
             return known
         store = None if self._closed else self._open(namespace, compression)
@@ -239,6 +262,8 @@ class Base:
             self._slow_down(1)
             for computer in (self._computer, *self._others.values()):
                 computer.tiers.close()
+        if self._backend is not None and self._owns_backend:
+            self._backend.close()
         if self._l1 is not None:
             self._l1.clear()
 
@@ -281,6 +306,21 @@ class Bypass:
         """Switch it on again."""
         _bypassed.reset(self._tokens.pop())
         self._cache._slow_down(-1)
+
+
+def backend_of(url: Any) -> Backend:
+    """The engine that a URL or a client of redis-py stands for, or the backend itself."""
+    from framecache._redis import Redis, is_client
+
+    if isinstance(url, str):
+        return Redis.from_url(url)
+    if is_client(url):
+        return Redis(url)
+    from framecache._backend import Backend
+
+    if isinstance(url, Backend):
+        return url
+    raise InvalidArgument(f"url: expected a str, a client of redis-py or a backend, got {type(url).__name__}")
 
 
 def _l1_bytes(l1: int | str | None) -> int | None:

@@ -9,10 +9,9 @@ import time
 from framecache import _background
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
-from framecache._framecache import L1, DecodeError, EncodeError, ValueTooLarge
+from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
 from framecache._lease import HELD, LOOK_EVERY, Leases
 from framecache._reading import Found
-from framecache._sealed import SealedStore
 from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
@@ -112,9 +111,7 @@ class Computer:
         self._clock = tiers.shared.clock
         self.counts = tiers.shared.counts
         self.leases = Leases(tiers)
-        # Without L1, there is one for its guards alone.
-        store = tiers.store._store if isinstance(tiers.store, SealedStore) else tiers.store
-        self._holds = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
+        self._holds = (tiers.l1 or tiers.guards_alone()).holds
         #: Keys whose computation failed.
         self.cooling = Pauses(self._clock)
         #: Keys that another process was refreshing.
