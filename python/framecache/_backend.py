@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from framecache._framecache import StoreError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "Write"]
+__all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "NoRoom", "Write"]
+
+
+class NoRoom(StoreError):
+    """The engine has no room for what is to be written. It can still be read."""
 
 
 class Capabilities(NamedTuple):
@@ -90,7 +96,7 @@ class Backend(Protocol):
         """Write one value; return whether its guards held.
 
         Raises:
-            OutOfMemory: there is no room for it.
+            NoRoom: there is no room for it.
         """
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:

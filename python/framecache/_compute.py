@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from framecache._flight import Flights
+    from framecache._reading import Ahead
     from framecache._tiers import Status, Tiers
     from framecache._times import Seconds
 
@@ -119,7 +120,9 @@ class Computer:
 
     # Looking up
 
-    def find(self, plan: Plan, canonical: bytes, key: str, at_hand: bool = False) -> Found | str:
+    def find(
+        self, plan: Plan, canonical: bytes, key: str, at_hand: bool = False, ahead: Ahead | None = None
+    ) -> Found | str:
         """Look a value up, stale or not; count nothing."""
         with _background.gate:
             return self.tiers.find(
@@ -130,6 +133,7 @@ class Computer:
                 share=plan.share,
                 at_hand=at_hand,
                 own=plan.function != 0,
+                ahead=ahead,
             )
 
     def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:

@@ -43,6 +43,11 @@ _LONGEST_KEY: Final = 64 * 1024
 _SMALL: Final = 64 * 1024
 
 
+def is_light(ahead: Ahead | None) -> bool:
+    """Whether what was asked for ahead is decoded in less time than another thread takes to begin."""
+    return ahead is not None and getattr(ahead, "nbytes", 0) <= _SMALL
+
+
 class Found:
     """An entry that was read.
 
@@ -283,6 +288,23 @@ class Reader:
             kept = value if own or not views else MISSING
             self._keep_copy(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
         return Found(value, raw, created, deadline, until, size, "store")
+
+    async def ask(self, key: str) -> Ahead | None:
+        """Have the running loop ask an engine beyond this machine; `None` where a thread is to do that."""
+        store: Any = self.store
+        asynchronous = store.backend.for_loop() if hasattr(store, "backend") else None
+        if asynchronous is None:
+            return None
+        if not self.shared.breaker.allows():
+            return "absent"
+        reading: Reading = store.reading(key)
+        names = reading.names
+        try:
+            while names:
+                names = reading.feed(await asynchronous.get_many(names))
+        except (FrameError, StoreError) as error:
+            return error
+        return reading
 
     def read_ahead(self, keys: Sequence[str]) -> dict[str, Ahead]:
         """Ask an engine beyond this machine for several keys at once; what it answers is for `find`."""

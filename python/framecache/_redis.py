@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
-from framecache._backend import Capabilities
-from framecache._framecache import InvalidArgument, OutOfMemory, StoreError
+from framecache._backend import Capabilities, NoRoom
+from framecache._framecache import InvalidArgument, StoreError
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from framecache._backend import AsyncBackend, Invalidations, Write
     from framecache._listener import Listener
+    from framecache._redis_async import AsyncRedis
 
 #: Seconds that a client made for a URL waits for a connection and for each reply.
 _TIMEOUT: Final = 1.0
@@ -97,12 +99,12 @@ class Redis:
         self.max_bytes = max_remote_bytes
         self.l1_ttl = float(l1_ttl)
         self.capabilities = Capabilities(tags=True, lease=True, invalidation=listen, atomic=True)
-        self._url = client if isinstance(client, str) else None
-        self._given_async: Any = None
-        if self._url is not None:
-            client = redis.Redis.from_url(self._url, **_for_url())
+        is_url = isinstance(client, str)
+        given: Any = None
+        if is_url:
+            client = redis.Redis.from_url(client, **_for_url())
         elif is_async(client):
-            self._given_async, client = client, _threaded(client)
+            given, client = client, _threaded(client)
         elif not isinstance(client, redis.Redis):
             raise InvalidArgument(f"client: expected a redis.Redis or a redis.asyncio.Redis, got {_type(client)}")
         _check(client, allow_unbounded)
@@ -110,6 +112,12 @@ class Redis:
         self.place = _place_of(client.connection_pool)
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
         self._listener: Listener | None = None
+        self._owns_client = is_url or given is not None
+        self._asynchronous: AsyncRedis | None = None
+        if given is not None:
+            from framecache._redis_async import AsyncRedis
+
+            self._asynchronous = AsyncRedis(given, failed, self._errors)
 
     @classmethod
     def from_url(cls, url: str) -> Redis:
@@ -213,8 +221,10 @@ class Redis:
         return self._listener.add(prefix, to)
 
     def for_loop(self) -> AsyncBackend | None:
-        """As `Backend.for_loop`."""
-        return None
+        """As `Backend.for_loop`, where a `redis.asyncio.Redis` was given, for the loop that asks first."""
+        if self._asynchronous is None or not self._asynchronous.is_for(asyncio.get_running_loop()):
+            return None
+        return self._asynchronous
 
     def distrust(self) -> None:
         """As `Backend.distrust`."""
@@ -224,39 +234,38 @@ class Redis:
         """As `Backend.close`."""
         if self._listener is not None:
             self._listener.close()
-        if self._url is not None or self._given_async is not None:
+        if self._owns_client:
             self.client.close()
 
     def _run(self, *command: Any) -> Any:
         try:
             return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
         except self._errors as error:
-            raise failed(error, self._url) from error
+            raise failed(error) from error
 
     def _mapped_errors(self) -> _Mapped:
-        return _Mapped(self._errors, self._url)
+        return _Mapped(self._errors)
 
 
 class _Mapped:
     """Within it, what redis-py raises is an error of framecache."""
 
-    def __init__(self, errors: tuple[type[Exception], ...], url: str | None) -> None:
+    def __init__(self, errors: tuple[type[Exception], ...]) -> None:
         self._errors = errors
-        self._url = url
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self._errors):
-            raise failed(error, self._url) from error
+            raise failed(error) from error
 
 
-def failed(error: Exception, url: str | None = None) -> StoreError | OutOfMemory:
+def failed(error: Exception) -> StoreError:
     """The error of framecache for one of redis-py."""
     kind = type(error).__name__
     if "OOM" in str(error) or kind == "OutOfMemoryError":
-        return OutOfMemory(f"redis: expected room for the entry, found {error}")
+        return NoRoom(f"redis: expected room to write, found {error}")
     return StoreError(f"redis: expected an answer, found {kind}: {error}")
 
 

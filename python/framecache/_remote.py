@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from framecache._backend import Write
-from framecache._framecache import InvalidArgument, OutOfMemory, SerializationWrapper, ValueTooLarge
+from framecache._backend import NoRoom, Write
+from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
 from framecache._record import DEADLINE_AT, Layout, deadline_bytes, pack, tag_name
 from framecache._remote_read import Link, Reading, Tagged
 from framecache._values import encode_chosen
@@ -163,12 +163,15 @@ class RemoteStore:
     # Writing
 
     def fence(self, key: str, tags: Sequence[str]) -> Fence:
-        """As `Store.fence`; good for a day."""
+        """As `Store.fence`; good for a day. Empty where there is no room for it."""
         layout = self._layout
         names = [layout.generation, *(layout.stamp(tag_name(tag)) for tag in tags)]
         guards = self.link.fence([layout.entry(key), *names])
         names.append(layout.fence(key))
-        stamps = self.backend.stamps(names, [None, *[_FENCE] * (len(names) - 1)])
+        try:
+            stamps = self.backend.stamps(names, [None, *[_FENCE] * (len(names) - 1)])
+        except NoRoom:
+            return Fence(b"", {})
         return Fence(guards, dict(zip(names, stamps, strict=True)))
 
     def put_many(
@@ -195,7 +198,10 @@ class RemoteStore:
         if fence is not None and not self.link.holds(fence):
             return ["superseded"] * len(values)
         named = [tag_name(tag) for tag in dict.fromkeys(tags)]
-        stamps = self._stamps(named, known, None if until is None else until - created)
+        try:
+            stamps = self._stamps(named, known, None if until is None else until - created)
+        except NoRoom:
+            return ["dropped"] * len(values)
         if any(stamps.get(name, stamp) != stamp for name, stamp in known.items()):
             return ["superseded"] * len(values)
         layout = self._layout
@@ -212,7 +218,7 @@ class RemoteStore:
             if if_absent:
                 return [self._write_if_absent(key, w, created) for (key, _), w in zip(encoded, writes, strict=True)]
             held = [self.backend.set(writes[0])] if len(writes) == 1 else self.backend.set_many(writes)
-        except OutOfMemory:
+        except NoRoom:
             return ["dropped"] * len(values)
         finally:
             (self.link.change if fence is None else self.link.changed)([write.name for write in writes])
@@ -309,9 +315,12 @@ class RemoteStore:
     # Leases
 
     def lease(self, key: str, milliseconds: int, now: int) -> int | None:
-        """As `Store.lease`."""
+        """As `Store.lease`; where there is no room for it, nobody can be asked."""
         token = int.from_bytes(os.urandom(8), "big") >> 1
-        return token if self.backend.lease(self._layout.lease(key), token, max(1, milliseconds)) else None
+        try:
+            return token if self.backend.lease(self._layout.lease(key), token, max(1, milliseconds)) else None
+        except NoRoom as error:
+            raise StoreBusy(str(error)) from error
 
     def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""

@@ -127,6 +127,11 @@ class Reading:
         self._asked: tuple[bytes, ...] = expected
         self.head: Head | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes were read."""
+        return 0 if self._raw is None else len(self._raw)
+
     def feed(self, values: Sequence[Buffer | None]) -> list[str]:
         """Take the answers; return what else to ask for.
 
