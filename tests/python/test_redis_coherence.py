@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +153,24 @@ def test_a_server_that_does_not_allow_listening(server):
         cache.set("key", 1)
         assert cache.get("key") == 1
         until(lambda: "client|tracking" in cache.health()["engine"]["listener"])
+
+
+def test_the_rights_that_are_documented_suffice(server):
+    document = Path(__file__).parents[2].joinpath("proto-docs", "redis.md").read_text()
+    rights = document[document.index("    ~fc:*") :].partition("\n\n")[0].split()
+    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *rights)
+    with Cache(f"redis://app:secret@127.0.0.1:{server.port}/0") as cache:
+        assert cache.set("key", 1, ttl=100, tags=["x"])
+        assert cache.set_many({"key": 2, "other": 3}, tags=["x"]) == 2
+        until(lambda: cache.get("key") == 2 and listens(cache))
+        assert cache.get_or_set("computed", lambda: 1, ttl=1000, tags=["x"]) == 1
+        assert cache.touch("key", 5)
+        assert cache.contains("key")
+        assert cache.delete("key")
+        cache.invalidate_tags("x")
+        cache.clear()
+        assert cache.get_many(["key", "other"]) == {}
+        assert cache.health()["errors"] == 0
 
 
 def test_namespaces_are_heard_by_one_connection(server):
