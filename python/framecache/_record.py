@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -21,10 +22,14 @@ _HEAD: Final = struct.Struct(">4sIQQQ8sI")
 _TAG: Final = struct.Struct("16s8s")
 #: Where the deadline stands.
 DEADLINE_AT: Final = 8
+#: The length of a head without tags.
+_PLAIN: Final = 48
 #: Stands for no end.
 _NEVER: Final = (1 << 64) - 1
 #: The most tags of an entry, as in a store: 1000, and those that framecache adds.
 _MOST_TAGS: Final = 1002
+#: How many keys' names are kept at hand.
+_NAMES: Final = 1024
 #: Heads are multiples of this, and so are frames' places.
 _ALIGN: Final = 16
 
@@ -62,8 +67,10 @@ class Layout:
         self.prefix = f"fc:{digest}:"
         self.generation = f"{self.prefix}g"
         self._digest = digest
+        # Hot keys are hashed once.
+        self.entry = lru_cache(_NAMES)(self._entry)
 
-    def entry(self, key: str) -> str:
+    def _entry(self, key: str) -> str:
         """Of the entry of a key."""
         return f"{self.prefix}{{{name_of(key)}}}"
 
@@ -125,6 +132,8 @@ def unpack(data: bytes | memoryview) -> Head:
         found = bytes(data[:4])
         raise FrameError(f"not an entry: at offset 0, expected 'fcr1' and 40 bytes more, found {found!r}")
     _, length, deadline, until, created, stamp, count = _HEAD.unpack_from(data)
+    if not count and length == _PLAIN and len(data) >= length:
+        return Head(_end(deadline), _end(until), created, stamp, (), length)
     if count > _MOST_TAGS or length != -(-(_HEAD.size + count * _TAG.size) // _ALIGN) * _ALIGN:
         raise FrameError(f"not an entry: at offset 4, expected the length of a head with {count} tags, found {length}")
     if len(data) < length:

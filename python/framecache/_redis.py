@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: Seconds that a client made for a URL waits for a connection and for each reply.
 _TIMEOUT: Final = 1.0
 _MAX_BYTES: Final = 64 << 20
+_LARGE: Final = 64 << 10
 
 # Every script names all of its keys. They are sent whole: the longest has 300 bytes, and none is ever unknown.
 _WRITE: Final = """
@@ -155,8 +156,8 @@ class Redis:
     # Writing
 
     def set(self, write: Write) -> bool:
-        """As `Backend.set`."""
-        if not write.guards:
+        """As `Backend.set`. Without guards, a large value does not go through a script, which would copy it."""
+        if not write.guards and sum(memoryview(part).nbytes for part in write.parts) > _LARGE:
             return self.set_many([write])[0]
         guards, value = write.guards, b"".join(write.parts)
         milliseconds = "" if write.milliseconds is None else write.milliseconds

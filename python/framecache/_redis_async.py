@@ -43,10 +43,17 @@ class AsyncRedis:
 
     async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
         """As `AsyncBackend.get_many`."""
-        task = asyncio.ensure_future(self._client.execute_command("MGET", *names))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._client.execute_command("MGET", *names))
         self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        await asyncio.wait((task,), timeout=DEADLINE)
+        # Who waits, waits for this: cancelling it does nothing to the command.
+        done = loop.create_future()
+        task.add_done_callback(lambda task: self._ended(task, done))
+        ends = loop.call_later(DEADLINE, _end, done)
+        try:
+            await done
+        finally:
+            ends.cancel()
         if not task.done():
             raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
         try:
@@ -54,11 +61,17 @@ class AsyncRedis:
         except self._errors as error:
             raise self._failed(error) from error
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
         self._under_way.discard(task)
+        _end(done)
         if not task.cancelled():
             task.exception()  # which nobody may be waiting for any more
 
     async def close(self) -> None:
         """As `AsyncBackend.close`; the client is its owner's."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+
+def _end(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -119,7 +119,9 @@ class Reading:
         expected = tagged.of(key)
         self.entry = layout.entry(key)
         #: What to ask for: the entry, and the stamps that it should have.
-        self.names = [self.entry, layout.generation, *(layout.stamp(tag) for tag in expected)]
+        self.names = [self.entry, layout.generation]
+        if expected:
+            self.names += [layout.stamp(tag) for tag in expected]
         self._guards = link.guards(self.names)
         self._raw: Any = None
         self._generation: Buffer | None = None
@@ -139,10 +141,13 @@ class Reading:
             FrameError: What stands there is no entry.
         """
         if self.head is None:
-            self._raw, self._generation, *values = values
+            self._raw, self._generation = values[:2]
             if self._raw is None:
                 return []
             self.head = unpack(self._raw)
+            if not self.head.tags and not self._asked:
+                return []
+            values = values[2:]
         self._stamps.update(zip(self._asked, values, strict=True))
         had = tuple(tag for tag, _ in self.head.tags)
         self._asked = tuple(tag for tag in had if tag not in self._stamps)
@@ -157,8 +162,11 @@ class Reading:
         head = self.head
         if head is None:
             return "absent"
-        if self._generation != head.stamp or any(self._stamps[tag] != stamp for tag, stamp in head.tags):
+        if self._generation != head.stamp:
             return "invalidated"
+        for tag, stamp in head.tags:
+            if self._stamps[tag] != stamp:
+                return "invalidated"
         ends = head.until if stale else head.deadline
         if (ends is not None and ends < now) or (head.until is not None and head.until < now):
             return "expired"
