@@ -310,12 +310,20 @@ class Bypass:
 
 def backend_of(url: Any) -> Backend:
     """The engine that a URL or a client of redis-py stands for, or the backend itself."""
-    from framecache._redis import Redis, is_client
+    if isinstance(url, str) and "+cluster://" in url:
+        from framecache._redis_cluster import Cluster
 
-    if isinstance(url, str):
-        return Redis.from_url(url)
-    if is_client(url):
-        return Redis(url)
+        return Cluster.from_url(url)
+    from framecache._redis_clients import is_client, is_cluster
+
+    if is_client(url) and is_cluster(url):
+        from framecache._redis_cluster import Cluster
+
+        return Cluster(url)
+    if isinstance(url, str) or is_client(url):
+        from framecache._redis import Redis
+
+        return Redis.from_url(url) if isinstance(url, str) else Redis(url)
     from framecache._backend import Backend
 
     if isinstance(url, Backend):

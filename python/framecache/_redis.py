@@ -7,6 +7,17 @@ import os
 
 from framecache._backend import Capabilities, NoRoom
 from framecache._framecache import InvalidArgument, StoreError
+from framecache._redis_clients import (
+    TIMEOUT,
+    check,
+    client_of,
+    is_async,
+    is_cluster,
+    place_of,
+    portable,
+    threaded,
+    type_of,
+)
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False
@@ -18,8 +29,6 @@ if TYPE_CHECKING:
     from framecache._listener import Listener
     from framecache._redis_async import AsyncRedis
 
-#: Seconds that a client made for a URL waits for a connection and for each reply.
-_TIMEOUT: Final = 1.0
 _MAX_BYTES: Final = 64 << 20
 _LARGE: Final = 64 << 10
 
@@ -69,7 +78,8 @@ class Redis:
     client made for a URL waits 1 second for a connection and for each reply, and repeats once, after a random pause.
 
     Args:
-        client: A `redis.Redis` or `redis.asyncio.Redis`, or a URL: ``redis://``, ``rediss://``, ``unix://``.
+        client: A `redis.Redis` or `redis.asyncio.Redis`, also a master's that a Sentinel gave, or a URL: ``redis://``,
+            ``rediss://``, ``unix://``, ``redis+sentinel://host:port,host:port/service/db``.
         max_remote_bytes: The largest entry, with its header; a larger one is `ValueTooLarge`. 64 MiB.
         l1_ttl: Seconds for which L1 keeps what nobody tells it the changes of.
         listen: Whether L1 is told what others change, by a thread with a connection of its own.
@@ -103,14 +113,14 @@ class Redis:
         is_url = isinstance(client, str)
         given: Any = None
         if is_url:
-            client = redis.Redis.from_url(client, **_for_url())
-        elif is_async(client):
-            given, client = client, _threaded(client)
-        elif not isinstance(client, redis.Redis):
-            raise InvalidArgument(f"client: expected a redis.Redis or a redis.asyncio.Redis, got {_type(client)}")
-        _check(client, allow_unbounded)
-        self.client: redis.Redis = client
-        self.place = _place_of(client.connection_pool)
+            client = client_of(client)
+        elif is_async(client) and not is_cluster(client):
+            given, client = client, threaded(client)
+        if not isinstance(client, self._kind()):
+            raise InvalidArgument(f"client: expected a {self._expects}, got {type_of(client)}")
+        check(client, allow_unbounded)
+        self.client: Any = client
+        self.place = place_of(client)
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
         self._listener: Listener | None = None
         self._owns_client = is_url or given is not None
@@ -120,15 +130,23 @@ class Redis:
 
             self._asynchronous = AsyncRedis(given, failed, self._errors)
 
+    _expects = "redis.Redis or a redis.asyncio.Redis"
+
+    @staticmethod
+    def _kind() -> type:
+        import redis
+
+        return redis.Redis
+
     @classmethod
     def from_url(cls, url: str) -> Redis:
         """As the class, where the URL's query may have ``max_remote_bytes=16MiB``, ``l1_ttl=0.5`` and ``listen=no``."""
-        from urllib.parse import parse_qsl, urlencode, urlsplit
+        from urllib.parse import parse_qsl, urlencode
 
-        parts = urlsplit(url)
+        place, _, query = url.partition("?")
         settings: dict[str, Any] = {}
         theirs = []
-        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        for name, value in parse_qsl(query, keep_blank_values=True):
             if name == "max_remote_bytes":
                 settings[name] = size_of(f"url: {name}", value)
             elif name == "l1_ttl":
@@ -137,7 +155,7 @@ class Redis:
                 settings[name] = one_of(name, value, ("yes", "no")) == "yes"
             else:
                 theirs.append((name, value))
-        return cls(parts._replace(query=urlencode(theirs)).geturl(), **settings)
+        return cls(f"{place}?{urlencode(theirs)}" if theirs else place, **settings)
 
     # Reading
 
@@ -159,6 +177,9 @@ class Redis:
         """As `Backend.set`. Without guards, a large value does not go through a script, which would copy it."""
         if not write.guards and sum(memoryview(part).nbytes for part in write.parts) > _LARGE:
             return self.set_many([write])[0]
+        return self._write(write)
+
+    def _write(self, write: Write) -> bool:
         guards, value = write.guards, b"".join(write.parts)
         milliseconds = "" if write.milliseconds is None else write.milliseconds
         keys = [write.name, *guards, *write.removes]
@@ -214,10 +235,10 @@ class Redis:
 
         if self._listener is None:
             pool = self.client.connection_pool
-            settings = {name: value for name, value in pool.connection_kwargs.items() if name in _PORTABLE}
-            settings.update(
-                protocol=2, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, decode_responses=False
-            )
+            settings = portable(pool.connection_kwargs)
+            settings.update(protocol=2, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, decode_responses=False)
+            if hasattr(pool, "service_name"):  # which asks the sentinels where the master is
+                settings["connection_pool"] = pool
             self._listener = Listener(lambda: pool.connection_class(**settings), self._errors)
         return self._listener.add(prefix, to)
 
@@ -240,7 +261,7 @@ class Redis:
 
     def _run(self, *command: Any) -> Any:
         try:
-            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return self.client.execute_command(*command)
         except self._errors as error:
             raise failed(error) from error
 
@@ -268,75 +289,3 @@ def failed(error: Exception) -> StoreError:
     if "OOM" in str(error) or kind == "OutOfMemoryError":
         return NoRoom(f"redis: expected room to write, found {error}")
     return StoreError(f"redis: expected an answer, found {kind}: {error}")
-
-
-def is_client(candidate: object) -> bool:
-    """Whether it is a client of redis-py, which need not be imported for that."""
-    return any(base.__module__.partition(".")[0] in ("redis", "valkey") for base in type(candidate).__mro__)
-
-
-def is_async(client: object) -> bool:
-    """Whether it is one for event loops."""
-    return any(base.__module__.startswith("redis.asyncio") for base in type(client).__mro__)
-
-
-def _type(client: object) -> str:
-    return f"{type(client).__module__}.{type(client).__qualname__}"
-
-
-def _place_of(pool: Any) -> str:
-    """A URL of what its connections go to, without credentials."""
-    settings = pool.connection_kwargs
-    if (path := settings.get("path")) is not None:
-        return f"unix://{path}?db={settings.get('db') or 0}"
-    scheme = "rediss" if pool.connection_class.__name__.startswith("SSL") else "redis"
-    return f"{scheme}://{settings.get('host', 'localhost')}:{settings.get('port', 6379)}/{settings.get('db') or 0}"
-
-
-def _for_url() -> dict[str, Any]:
-    """What a client has that is made for a URL, where that does not say otherwise."""
-    from redis.backoff import FullJitterBackoff
-    from redis.retry import Retry
-
-    retry = Retry(FullJitterBackoff(cap=0.1, base=0.02), 1)
-    return {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT, "retry": retry}
-
-
-def _threaded(client: Any) -> Any:
-    """A client for threads with the connections' settings of one for event loops."""
-    import redis
-    from redis import connection
-
-    pool = client.connection_pool
-    settings = {name: value for name, value in pool.connection_kwargs.items() if name in _PORTABLE}
-    for base in pool.connection_class.__mro__:
-        if (kind := getattr(connection, base.__name__, None)) is not None:
-            return redis.Redis(connection_pool=redis.ConnectionPool(kind, **_for_url() | settings))
-    raise InvalidArgument(f"client: expected connections of redis-py's own kinds, got {pool.connection_class!r}")
-
-
-#: Settings of connections that mean the same for threads and event loops.
-_PORTABLE: Final = frozenset(
-    [
-        *("host", "port", "path", "db", "username", "password", "credential_provider", "client_name", "protocol"),
-        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options"),
-        *("decode_responses", "ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data"),
-        *("ssl_ca_path", "ssl_check_hostname", "ssl_password", "ssl_min_version", "ssl_ciphers"),
-    ]
-)
-
-
-def _check(client: Any, allow_unbounded: bool) -> None:
-    """Refuse a client that would give text, or wait for ever."""
-    pool = client.connection_pool
-    connection = pool.connection_class(**pool.connection_kwargs)  # which connects to nothing
-    if connection.encoder.decode_responses:
-        raise InvalidArgument(
-            "client: expected one with decode_responses=False, got True: entries are bytes, and decoding them as text "
-            "fails or changes them"
-        )
-    if connection.socket_timeout is None and not allow_unbounded:
-        raise InvalidArgument(
-            "client: expected one with a socket_timeout, got none: a server that does not answer would stop all "
-            "callers; pass socket_timeout=1, or framecache.redis.Redis(client, allow_unbounded=True)"
-        )

@@ -298,8 +298,11 @@ class RemoteStore:
         return self.backend.delete_many(names)
 
     def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
-        """As `Store.invalidate_tags`: a stamp that is gone is that of no entry."""
-        names = [self._layout.stamp(tag_name(tag)) for tag in tags]
+        """As `Store.invalidate_tags`: a stamp that is gone is that of no entry.
+
+        The last tag goes first: where it is `ANY_TAG`, whoever finds that one finds the others as they were.
+        """
+        names = [self._layout.stamp(tag_name(tag)) for tag in reversed(tags)]
         try:
             self.backend.delete_many(names)
         finally:

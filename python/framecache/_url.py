@@ -13,7 +13,10 @@ _UNITS: Final = {
     **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
 }
 #: Schemes of engines beyond this machine.
-_REMOTE: Final = ("redis", "rediss", "unix")
+_REMOTE: Final = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
 _CHOICES: Final = {"verify": ("header", "full"), "durability": ("process", "power"), "index": ("pwrite", "writemap")}
 
 

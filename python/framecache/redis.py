@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from framecache._redis import Redis
+from framecache._redis_cluster import Cluster
 
-__all__ = ["Redis"]
+__all__ = ["Cluster", "Redis"]

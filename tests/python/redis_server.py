@@ -44,10 +44,12 @@ class Server:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             skip_or_fail("redis-server is not installed (Debian: apt-get install redis-server)")
-        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(
-            [program, *settings, "--dir", str(self._directory), *self._options], stdout=subprocess.DEVNULL
-        )
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)]
+        if self._options[:1] == ("SENTINEL",):
+            arguments = [self._options[1], *settings, "--sentinel"]
+        else:
+            arguments = [*settings, "--save", "", "--appendonly", "no", *self._options]
+        self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
         ends = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError, EOFError), socket.create_connection(("127.0.0.1", self.port), 1) as asked:
