@@ -3,6 +3,7 @@
 python examples/anywhere.py memory://
 python examples/anywhere.py file:///tmp/anywhere
 python examples/anywhere.py redis://localhost:6379/0
+python examples/anywhere.py redis+cluster://localhost:6379
 """
 
 from __future__ import annotations

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Server:
     """A server on a port of the loopback interface, which starts with the first `start`."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
