@@ -10,7 +10,7 @@ LIBPYTHON = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_v
 # The fuzz target that embeds one.
 EMBEDDED := msgpack
 
-.PHONY: demo test lint test-rust test-python bench soak clean
+.PHONY: demo test lint test-rust redis-server test-python bench soak clean
 .DELETE_ON_ERROR:
 
 $(VENV)/made:
@@ -58,7 +58,13 @@ endif
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo test --quiet --features python --lib -- codec::json cpython call
 
-test-python: $(VENV)/test-packages $(VENV)/extension
+# A server for tests/python/test_redis_*.py; where it cannot be had, they say so and are skipped, and fail on CI.
+redis-server:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && apt-get install -qy redis-server; } || \
+		echo 'redis-server is missing: tests/python/test_redis_*.py cannot run (Debian: apt-get install redis-server)'
+
+test-python: $(VENV)/test-packages $(VENV)/extension redis-server
 	$(BIN)/pytest
 	PYTHONPATH=$(VENV)/pandas2 $(BIN)/pytest tests/python/test_pandas.py
 	PYTHONTRACEMALLOC=1 timeout --signal=ABRT 1800 $(BIN)/python -X faulthandler -m pytest tests/python -k 'not hypothesis' \

@@ -9,7 +9,7 @@ import time
 from framecache import _background
 from framecache._flight import Flight, Outcome, enter, enter_background, wake
 from framecache._lease import HELD, LOOK_EVERY
-from framecache._reading import Found
+from framecache._reading import Found, is_light
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class AsyncComputer:
         """As `Computer.find`."""
         found = self.threads.find(plan, canonical, key, at_hand=True)
         if found == "elsewhere":
-            found = await self.in_thread(self.threads.find, plan, canonical, key)
+            ahead = await self._tiers.ask(key)
+            find = functools.partial(self.threads.find, plan, canonical, key, ahead=ahead)
+            found = find() if is_light(ahead) else await self.in_thread(find)
         return found
 
     async def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from framecache._framecache import MISSING
 from framecache._methods import Methods
+from framecache._reading import is_light
 from framecache._values import texts_of
 
 TYPE_CHECKING = False
@@ -34,9 +37,11 @@ class AsyncMethods(Methods):
             value = self._l1.get(self._tiers.scope, key)
             if value is not MISSING:
                 return value
-        found = self._find(key, views, require_zero_copy, at_hand=self._path is not None)
+        found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
         if found == "elsewhere":
-            found = await self._in_thread(self._find, key, views, require_zero_copy)
+            ahead = await self._tiers.ask(key)
+            find = partial(self._find, key, views, require_zero_copy, ahead=ahead)
+            found = find() if is_light(ahead) else await self._in_thread(find)
         return default if isinstance(found, str) else found.value
 
     async def aget_many(
@@ -120,7 +125,7 @@ class AsyncMethods(Methods):
 
     async def acontains(self, key: str) -> bool:
         """As `contains`."""
-        return self.contains(key)
+        return bool(await self._in_thread(self.contains, key)) if self._remote else self.contains(key)
 
     async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         """As `keys`."""

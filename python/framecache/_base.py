@@ -14,7 +14,7 @@ from framecache._settings import Settings, given
 from framecache._shared import Shared
 from framecache._tiers import TenantTiers, Tiers
 from framecache._times import SystemClock, milliseconds
-from framecache._url import size_of, store_of
+from framecache._url import is_remote, size_of, store_of
 from framecache._values import check_codec, check_compression, check_text, decode
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from framecache._backend import Backend
     from framecache._events import Event
     from framecache._framecache import Clock, Keyring, Missing
+    from framecache._remote import RemoteStore
     from framecache._times import Seconds
 
 #: The caches that are bypassed in this context.
@@ -39,7 +41,7 @@ class Base:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: object = None,
         *,
         namespace: str | Missing = MISSING,
         ttl: Seconds | Missing | None = MISSING,
@@ -55,7 +57,7 @@ class Base:
         clock: Clock | None = None,
     ) -> None:
         settings = Settings()
-        self._url = settings.url if url is None else url
+        given_url = settings.url if url is None else url
         self._namespace = check_text("namespace", given(namespace, MISSING, settings.namespace))
         self._ttl: Seconds | None = given(ttl, MISSING, settings.ttl)
         self._codec: str = check_codec(given(codec, MISSING, settings.codec))
@@ -70,21 +72,34 @@ class Base:
         self._keyring = keyring
         self._accept_plaintext_until = accept_plaintext_until
         self._l1_sealed = l1_sealed
-        where = None if self._url is None else store_of(self._url)
+        self._remote = is_remote(given_url)
+        self._backend: Backend | None = backend_of(given_url) if self._remote else None
+        self._owns_backend = self._backend is not given_url
+        #: Without credentials, where it is one of an engine.
+        self._url: str | None = given_url if self._backend is None else self._backend.place  # type: ignore[assignment]
+        where = None if self._url is None or self._remote else store_of(self._url)
         self._path: str | None = None
         self._store_settings: dict[str, Any] = {}
         if where is not None:
             self._path, self._store_settings = where
         l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
-        if self._path is None and l1_bytes is None:
+        self._has_store = self._path is not None or self._remote
+        if not self._has_store and l1_bytes is None:
             raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
-        if l1_sealed and (keyring is None or self._path is None):
+        if l1_sealed and (keyring is None or not self._has_store):
             raise InvalidArgument("l1_sealed: expected a keyring and a url with it, got none")
+        if self._remote and self._compression is not None:
+            raise InvalidArgument(f"compression: expected None beyond this machine, got {self._compression!r:.100}")
         if _has_tenants(keyring):
             l1_bytes = None
+        # Guards of what is beyond this machine are kept here.
+        self._epochs = L1(l1_bytes or 1, decode=decode, clock=clock) if self._remote else None
+        self._listens = l1_bytes is not None
         store = self._open(self._namespace, self._compression, keyring)
-        native = store._store if isinstance(store, SealedStore) else store
-        memory = None if l1_bytes is None else L1(l1_bytes, decode=decode, epochs=native, clock=clock)
+        memory = None
+        if l1_bytes is not None:
+            native: Any = store._store if isinstance(store, SealedStore) else store
+            memory = self._epochs or L1(l1_bytes, decode=decode, epochs=native, clock=clock)
         self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
         self._shared = Shared(
             memory,
@@ -108,18 +123,26 @@ class Base:
         if self._disabled:
             self._slow_down(1)
 
-    def _open(self, namespace: str, compression: str | None, keyring: Keyring | None) -> Store | SealedStore | None:
-        if self._path is None:
+    def _open(
+        self, namespace: str, compression: str | None, keyring: Keyring | None
+    ) -> Store | SealedStore | RemoteStore | None:
+        store: Store | RemoteStore
+        if self._backend is not None and self._epochs is not None:
+            from framecache._remote import RemoteStore
+
+            store = RemoteStore(self._backend, namespace, self._max_value_bytes, self._epochs, self._listens)
+        elif self._path is None:
             if _has_tenants(keyring):
                 raise InvalidArgument("keyring: expected a url with one that has a tenant for each request, got none")
             return None
-        store = Store(
-            self._path,
-            namespace=namespace,
-            compression=compression if keyring is None else None,
-            max_value_bytes=self._max_value_bytes,
-            **self._store_settings,
-        )
+        else:
+            store = Store(
+                self._path,
+                namespace=namespace,
+                compression=compression if keyring is None else None,
+                max_value_bytes=self._max_value_bytes,
+                **self._store_settings,
+            )
         if keyring is None:
             return store
         return SealedStore(
@@ -132,7 +155,9 @@ class Base:
             l1_sealed=self._l1_sealed,
         )
 
-    def _tiers_over(self, store: Store | SealedStore | None, scope: int, keyring: Keyring | None) -> Tiers:
+    def _tiers_over(
+        self, store: Store | SealedStore | RemoteStore | None, scope: int, keyring: Keyring | None
+    ) -> Tiers:
         if keyring is None or keyring.has_one_tenant:
             return Tiers(self._shared, store, scope)
         return TenantTiers(self._shared, store, scope, keyring)
@@ -160,7 +185,7 @@ class Base:
         in_l1 = (0 if self._l1 is None else self._l1.stats()["hits"]) + numbers.pop("l1_hit", 0)
         in_store = numbers.pop("store_hit", 0)
         told = {"hit": in_l1 + in_store}
-        if self._l1 is not None and self._path is not None:
+        if self._l1 is not None and self._has_store:
             told.update(l1_hit=in_l1, store_hit=in_store)
         return {name: number for name, number in {**told, **numbers}.items() if number}
 
@@ -170,10 +195,12 @@ class Base:
         ``store``: ``closed`` where all is well, ``open`` after failures, when it is left alone for a while,
         ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures.
         """
+        engine = {} if self._backend is None else {"engine": self._backend.health()}
         return {
+            **engine,
             "enabled": not self._disabled,
             "l1": None if self._l1 is None else self._l1.stats(),
-            "store": "none" if self._path is None else self._shared.breaker.state,
+            "store": "none" if not self._has_store else self._shared.breaker.state,
             "errors": self._shared.counts.numbers.get("error", 0),
         }
 
@@ -241,7 +268,7 @@ class Base:
     def _computer_for(self, namespace: str, compression: str | None, keyring: Keyring | None) -> Computer:
         """The computer of a namespace, of a way to compress new entries, and of a keyring, which memory has none of."""
         place = (namespace, compression, keyring)
-        if self._path is None and not _has_tenants(keyring):
+        if not self._has_store and not _has_tenants(keyring):
             place = (namespace, None, None)
             own = namespace == self._namespace
         else:
@@ -278,6 +305,8 @@ class Base:
             self._slow_down(1)
             for computer in (self._computer, *self._others.values()):
                 computer.close()
+        if self._backend is not None and self._owns_backend:
+            self._backend.close()
         if self._l1 is not None:
             self._l1.clear()
 
@@ -325,6 +354,29 @@ class Bypass:
 def _has_tenants(keyring: Keyring | None) -> bool:
     """Whether each request has a tenant of its own."""
     return keyring is not None and not keyring.has_one_tenant
+
+
+def backend_of(url: Any) -> Backend:
+    """The engine that a URL or a client of redis-py stands for, or the backend itself."""
+    if isinstance(url, str) and "+cluster://" in url:
+        from framecache._redis_cluster import Cluster
+
+        return Cluster.from_url(url)
+    from framecache._redis_clients import is_client, is_cluster
+
+    if is_client(url) and is_cluster(url):
+        from framecache._redis_cluster import Cluster
+
+        return Cluster(url)
+    if isinstance(url, str) or is_client(url):
+        from framecache._redis import Redis
+
+        return Redis.from_url(url) if isinstance(url, str) else Redis(url)
+    from framecache._backend import Backend
+
+    if isinstance(url, Backend):
+        return url
+    raise InvalidArgument(f"url: expected a str, a client of redis-py or a backend, got {type(url).__name__}")
 
 
 def _l1_bytes(l1: int | str | None) -> int | None:

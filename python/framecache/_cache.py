@@ -37,7 +37,9 @@ class Cache(StreamMethods):
         url: ``None`` or ``memory://``: this process' memory alone. ``file:///path``: a directory, which is created with
             mode 0700; one that is not owned by the effective user, or open to group or others, is refused with
             `StoreError`. ``file:``: the user's cache directory. Settings of the store follow as a query,
-            ``file:///path?max_bytes=2GiB&durability=power``; `proto-docs/store.md` lists them.
+            ``file:///path?max_bytes=2GiB&durability=power``; `proto-docs/store.md` lists them. ``redis://host:port/db``,
+            ``rediss://``, ``unix://``: a Redis or Valkey server, for which a `redis.Redis`, `redis.asyncio.Redis` or
+            `framecache.redis.Redis` can stand too.
         namespace: Keys of one namespace are apart from those of all others in the same directory.
         ttl: Seconds or a timedelta after which what is stored is no longer served, where `set` or a function gives
             none; `None`: never.

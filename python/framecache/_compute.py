@@ -9,10 +9,9 @@ import time
 from framecache import _background
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
-from framecache._framecache import L1, DecodeError, EncodeError, ValueTooLarge
+from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
 from framecache._lease import HELD, LOOK_EVERY, Leases
 from framecache._reading import Found
-from framecache._sealed import SealedStore
 from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from framecache._flight import Flights
+    from framecache._reading import Ahead
     from framecache._tiers import Status, Tiers
     from framecache._times import Seconds
 
@@ -112,9 +112,7 @@ class Computer:
         self._clock = tiers.shared.clock
         self.counts = tiers.shared.counts
         self.leases = Leases(tiers)
-        # Without L1, there is one for its guards alone.
-        store = tiers.store._store if isinstance(tiers.store, SealedStore) else tiers.store
-        self._holds: Callable[[bytes], bool] = (tiers.l1 or L1(1, decode=decode, epochs=store)).holds
+        self._holds: Callable[[bytes], bool] = (tiers.l1 or tiers.guards_alone()).holds
         #: Keys whose computation failed.
         self.cooling = Pauses(self._clock)
         #: Keys that another process was refreshing.
@@ -127,7 +125,9 @@ class Computer:
 
     # Looking up
 
-    def find(self, plan: Plan, canonical: bytes, key: str, at_hand: bool = False) -> Found | str:
+    def find(
+        self, plan: Plan, canonical: bytes, key: str, at_hand: bool = False, ahead: Ahead | None = None
+    ) -> Found | str:
         """Look a value up, stale or not; count nothing."""
         with _background.gate:
             return self.tiers.find(
@@ -138,6 +138,7 @@ class Computer:
                 share=plan.share,
                 at_hand=at_hand,
                 own=plan.function != 0,
+                ahead=ahead,
             )
 
     def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:

@@ -860,7 +860,7 @@ class StreamWriter:
         """Bytes of payload that were taken so far."""
 
     def commit(self) -> tuple[Literal["written", "exists", "superseded", "dropped"], int, int]:
-        """Make it the key's entry; what became of that, the bytes of the stream, and the most its chunks took at once."""
+        """Make it the key's entry; what became of it, the bytes of the stream, and the most its chunks took at once."""
 
     def close(self) -> None:
         """Leave nothing behind of what was not committed."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from framecache._framecache import Frame, Missing
+    from framecache._reading import Ahead
     from framecache._times import Seconds
 
     R = TypeVar("R")
@@ -50,14 +51,25 @@ class Methods(Base):
         return found.value if isinstance(found, Found) else default
 
     def _find(
-        self, key: str, views: bool = False, require_zero_copy: bool = False, at_hand: bool = False
+        self,
+        key: str,
+        views: bool = False,
+        require_zero_copy: bool = False,
+        at_hand: bool = False,
+        ahead: Ahead | None = None,
     ) -> Found | str:
         """Look a value up; return it, or the reason for a miss. Count which."""
         if self._is_bypassed():
             return "bypassed"
         tiers, started = self._opened(), self._shared.started()
         found = tiers.find(
-            tiers.canonical(key), key, views=views, require_zero_copy=require_zero_copy, at_hand=at_hand, own=False
+            tiers.canonical(key),
+            key,
+            views=views,
+            require_zero_copy=require_zero_copy,
+            at_hand=at_hand,
+            own=False,
+            ahead=ahead,
         )
         tiers.note(found, key, started)
         return found
@@ -111,8 +123,21 @@ class Methods(Base):
         store = self._tiers.store
         if self._l1 is None and isinstance(store, Store) and not self._slow and self._shared.breaker.allows():
             return self._read_at_once(store, keys, views)
+        if hasattr(store, "look_many") and not self._is_bypassed():
+            return self._read_ahead(keys, views)
         found = ((key, self.get(key, MISSING, views=views)) for key in keys)
         return {key: value for key, value in found if value is not MISSING}
+
+    def _read_ahead(self, keys: list[str], views: bool) -> dict[str, Any]:
+        """What L1 has, and what an engine beyond this machine answers when it is asked for all the rest at once."""
+        values: dict[str, Any] = {}
+        if self._l1 is not None and not self._slow and not views:
+            in_l1 = ((key, self._l1.get(self._tiers.scope, key)) for key in keys)
+            values = {key: value for key, value in in_l1 if value is not MISSING}
+        for key, ahead in self._tiers.read_ahead([key for key in keys if key not in values]).items():
+            if isinstance(found := self._find(key, views, ahead=ahead), Found):
+                values[key] = found.value
+        return values
 
     def _read_at_once(self, store: Store, keys: list[str], views: bool) -> dict[str, Any]:
         counts = self._shared.counts

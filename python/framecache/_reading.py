@@ -7,6 +7,7 @@ that L1 compares. Those of a user's key are its UTF-8, those of a call its argum
 from __future__ import annotations
 
 from framecache._framecache import (
+    L1,
     MISSING,
     CopyRequired,
     DecodeError,
@@ -22,19 +23,29 @@ from framecache._values import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any, Final, Literal
     from weakref import ReferenceType
 
-    from framecache._framecache import L1, Call, Store
+    from framecache._framecache import Call, Frame, Store
+    from framecache._remote import RemoteStore
+    from framecache._remote_read import Reading
     from framecache._sealed import SealedStore
     from framecache._shared import Shared
     from framecache._values import Encoded
+
+    #: What was asked for ahead: an entry, why it is none, or the reason for a miss.
+    Ahead = Reading | Exception | str
 
 #: The longest key, in bytes of UTF-8, as in a store.
 _LONGEST_KEY: Final = 64 * 1024
 #: bytes of up to this many are kept in L1 over a store, which maps larger ones.
 _SMALL: Final = 64 * 1024
+
+
+def is_light(ahead: Ahead | None) -> bool:
+    """Whether what was asked for ahead is decoded in less time than another thread takes to begin."""
+    return ahead is not None and getattr(ahead, "nbytes", 0) <= _SMALL
 
 
 class Found:
@@ -84,12 +95,17 @@ class Reader:
         scope: The scope of its users' keys.
     """
 
-    def __init__(self, shared: Shared, store: Store | SealedStore | None, scope: int) -> None:
+    def __init__(self, shared: Shared, store: Store | SealedStore | RemoteStore | None, scope: int) -> None:
         self.shared = shared
         self.l1 = shared.l1
         self.store = store
         self.scope = scope
         self._calls: dict[str, list[tuple[int, ReferenceType[Call]]]] = {}
+
+    def guards_alone(self) -> L1:
+        """One for its guards, where there is no L1."""
+        inner: Any = getattr(self.store, "_store", self.store)
+        return getattr(inner, "epochs", None) or L1(1, decode=decode, epochs=inner)
 
     # Names
 
@@ -137,6 +153,7 @@ class Reader:
         share: bool = False,
         at_hand: bool = False,
         own: bool = True,
+        ahead: Ahead | None = None,
     ) -> Found | str:
         """Look an entry up; return it, or the reason for a miss.
 
@@ -149,14 +166,17 @@ class Reader:
             share: Keep in L1 the object itself, whatever its type.
             at_hand: Return ``elsewhere`` where a file must be opened.
             own: Whether L1 keeps objects of this canonical key as they are decoded with `views`.
+            ahead: What an engine beyond this machine was asked for already, and answered or not.
         """
         found: Found | str = "absent"
-        if self.l1 is not None:
+        if self.l1 is not None and ahead is None:
             in_l1 = self._find_in_l1(self.l1, canonical, key, views, require_zero_copy, stale)
             if in_l1 is not None:
                 return in_l1
-        if (store := self.store) is not None and self.shared.breaker.allows():
-            found = self._find_in_store(store, canonical, key, views, require_zero_copy, stale, share, at_hand, own)
+        if (store := self.store) is not None and (ahead is not None or self.shared.breaker.allows()):
+            found = self._find_in_store(
+                store, canonical, key, views, require_zero_copy, stale, share, at_hand, own, ahead
+            )
         return found
 
     def note(self, found: Found | str, key: str, started: float = 0.0) -> None:
@@ -201,7 +221,7 @@ class Reader:
 
     def _find_in_store(
         self,
-        store: Store | SealedStore,
+        store: Store | SealedStore | RemoteStore,
         canonical: bytes,
         key: str,
         views: bool,
@@ -210,16 +230,21 @@ class Reader:
         share: bool,
         at_hand: bool,
         own: bool,
+        ahead: Ahead | None,
     ) -> Found | str:
         shared = self.shared
         try:
-            looked = store.look(
-                key,
-                now_by(shared.clock),
-                views=views,
-                require_zero_copy=require_zero_copy,
-                stale=stale,
-                at_hand=at_hand,
+            if isinstance(ahead, str):
+                return ahead
+            if isinstance(ahead, Exception):
+                raise ahead
+            now = now_by(shared.clock)
+            looked = (
+                ahead.result(now, stale)
+                if ahead is not None
+                else store.look(
+                    key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+                )
             )
         except EntryRefused as error:
             if error.reason != "no_key":
@@ -245,14 +270,14 @@ class Reader:
                 return self.miss(looked, key, StoreError("its bytes are not what was written"))
             return looked
         raw, created, deadline, until, size, guards = looked[:6]
-        sealed = looked[6] if len(looked) == 7 else None
+        rest: Any = looked[6:]
+        sealed = rest[0] if rest else None
         if not isinstance(raw, tuple):
             found = Found(raw, None, created, deadline, until, size, "store")
             if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
                 # A view is one of the payload's frame.
                 payload: Any = raw.obj if isinstance(raw, memoryview) else None
-                self.l1.fill(canonical, raw, payload, "raw", None, created, deadline, until, guards, share)
-                shared.emit_evictions()
+                self._keep_copy(canonical, raw, payload, "raw", None, created, deadline, until, guards, share)
             return found
         payload, codec, described = raw
         try:
@@ -267,9 +292,60 @@ class Reader:
             kept = value if own or not views else MISSING
             if sealed is not None:
                 kept, (payload, codec, described), share = MISSING, sealed, False
-            self.l1.fill(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
-            shared.emit_evictions()
+            self._keep_copy(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
         return Found(value, raw, created, deadline, until, size, "store")
+
+    async def ask(self, key: str) -> Ahead | None:
+        """Have the running loop ask an engine beyond this machine; `None` where a thread is to do that."""
+        store: Any = self.store
+        asynchronous = store.backend.for_loop() if hasattr(store, "backend") else None
+        if asynchronous is None:
+            return None
+        if not self.shared.breaker.allows():
+            return "absent"
+        reading: Reading = store.reading(key)
+        names = reading.names
+        try:
+            while names:
+                names = reading.feed(await asynchronous.get_many(names))
+        except (FrameError, StoreError) as error:
+            return error
+        return reading
+
+    def read_ahead(self, keys: Sequence[str]) -> dict[str, Ahead]:
+        """Ask an engine beyond this machine for several keys at once; what it answers is for `find`."""
+        store: Any = self.store
+        if not keys:
+            return {}
+        if not self.shared.breaker.allows():
+            return dict.fromkeys(keys, "absent")
+        try:
+            return dict(zip(keys, store.look_many(keys), strict=True))
+        except StoreError as error:
+            self.failed(error, keys[0])
+            return dict.fromkeys(keys, "unreadable")
+
+    def _keep_copy(
+        self,
+        canonical: bytes,
+        value: Any,
+        payload: Frame | None,
+        codec: str,
+        described: dict[str, Any] | None,
+        created: int,
+        deadline: int | None,
+        until: int | None,
+        guards: bytes,
+        share: bool,
+    ) -> None:
+        """Have L1 keep what was read, for as long as it may."""
+        assert self.l1 is not None
+        limit_of = getattr(getattr(self.store, "_store", self.store), "l1_until", None)
+        if limit_of is not None and (limit := limit_of(now_by(self.shared.clock))) is not None:
+            deadline = limit if deadline is None else min(deadline, limit)
+            until = limit if until is None else min(until, limit)
+        self.l1.fill(canonical, value, payload, codec, described, created, deadline, until, guards, share)
+        self.shared.emit_evictions()
 
     def miss(self, reason: str, key: str, error: Exception | None = None) -> str:
         """Note why something that is there cannot be served; return the reason."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import reduce
+from operator import add
 
 from framecache._framecache import CopyRequired, EntryRefused, InvalidArgument, StoreError
 from framecache._values import SEALED, Opener
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, Literal
 
     from framecache._framecache import Frame, Keyring, Store
+    from framecache._remote import RemoteStore
     from framecache._values import Encoded
 
     #: What a look at a store comes to; a seventh item is what L1 keeps in place of the first.
@@ -45,7 +48,7 @@ class SealedStore:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | RemoteStore,
         keyring: Keyring,
         namespace: str = "",
         *,
@@ -181,7 +184,8 @@ class SealedStore:
     def fence(self, key: str, tags: Sequence[str]) -> bytes:
         """Guards of all names of a key and its tags."""
         names = [name.hex() for tag in tags for name in self._keyring.tag_names(self._prefix + tag)]
-        return b"".join(self._store.fence(name, names) for name in self._names(key))
+        fences = [self._store.fence(name, names) for name in self._names(key)]
+        return reduce(add, fences)  # one of an engine beyond this machine is more than its bytes
 
     def lease(self, key: str, milliseconds: int, now: int) -> int | None:
         """The right to compute a value, under its current name."""

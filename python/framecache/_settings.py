@@ -7,7 +7,7 @@ import sys
 
 from framecache._framecache import InvalidArgument
 from framecache._times import LONGEST
-from framecache._url import size_of, store_of
+from framecache._url import is_remote, size_of, store_of
 from framecache._values import CODECS, check_compression
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def _wrong(variable: str, expected: str, text: str) -> InvalidArgument:
 
 def _url(variable: str, text: str) -> str | None:
     try:
-        if text:
+        if text and not is_remote(text):
             store_of(text)
     except InvalidArgument as error:
         raise InvalidArgument(f"{variable}: {str(error).removeprefix('url: ')}") from None

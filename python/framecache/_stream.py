@@ -10,6 +10,7 @@ from framecache._framecache import (
     EntryRefused,
     FrameError,
     InvalidArgument,
+    Store,
     StoreError,
     StreamReader,
     StreamWriter,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from typing import Any
 
-    from framecache._framecache import Frame, Keyring, Missing, Store
+    from framecache._framecache import Frame, Keyring, Missing
+    from framecache._remote import RemoteStore
     from framecache._stream_files import Reader, Writer
     from framecache._times import Seconds
 
@@ -285,16 +287,22 @@ class StreamMethods(AsyncMethods):
 class _Places:
     """Where a key's entry stands in the store, and what seals it."""
 
-    def __init__(self, store: Store | SealedStore, key: str, tags: list[str]) -> None:
-        self.store: Store
+    def __init__(self, store: Store | SealedStore | RemoteStore, key: str, tags: list[str]) -> None:
+        native = store._store if isinstance(store, SealedStore) else store
+        if not isinstance(native, Store):
+            raise InvalidArgument(
+                "url: expected a cache with a directory (file:///path), where what is larger than memory belongs; got an "
+                "engine beyond this machine"
+            )
+        self.store = native
         self.keyring: Keyring | None = None
         if isinstance(store, SealedStore):
-            self.store, self.keyring = store._store, store._keyring
+            self.keyring = store._keyring
             self.key = store._prefix + key
             self.names = [name.hex() for name in self.keyring.names(self.key)]
             self.tags = [self.keyring.tag_names(store._prefix + tag)[0].hex() for tag in tags]
         else:
-            self.store, self.key, self.names, self.tags = store, key, [key], tags
+            self.key, self.names, self.tags = key, [key], tags
 
 
 class _Entry:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Final, Literal
 
     from framecache._framecache import L1, Frame, Keyring, Store
+    from framecache._remote import RemoteStore
     from framecache._sealed import SealedStore
     from framecache._shared import Shared
 
@@ -141,7 +142,7 @@ class Tiers(Reader):
 
     def _write(
         self,
-        store: Store | SealedStore,
+        store: Store | SealedStore | RemoteStore,
         values: Sequence[tuple[bytes, str, object]],
         created: int,
         deadline: int | None,
@@ -178,10 +179,15 @@ class Tiers(Reader):
     def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:
         """Guards of all that could make a value that is computed from now on a thing of the past."""
         if (store := self.store) is not None:
-            try:
-                return store.fence(key, [*tags, *_in_store(key)])
-            except (FrameError, StoreError):
+            if not self.shared.breaker.allows():
                 return b""
+            try:
+                fence = store.fence(key, [*tags, *_in_store(key)])
+            except (FrameError, StoreError):
+                self.shared.breaker.failed()
+                return b""
+            self.shared.breaker.succeeded()
+            return fence
         if (l1 := self.l1) is None:
             return b""
         names = self._names([*tags, *self._of_function(key, function)])
@@ -242,7 +248,7 @@ class Tiers(Reader):
             l1.bump([f"n{self.scope}"])
             l1.purge()
 
-    def opened(self, method: str) -> Store | SealedStore:
+    def opened(self, method: str) -> Store | SealedStore | RemoteStore:
         """The store, for what memory cannot do."""
         if (store := self.store) is None:
             raise InvalidArgument(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
@@ -254,7 +260,9 @@ class TenantTiers(Tiers):
     whose keys do not tell tenants apart, keeps nothing.
     """
 
-    def __init__(self, shared: Shared, store: Store | SealedStore | None, scope: int, keyring: Keyring) -> None:
+    def __init__(
+        self, shared: Shared, store: Store | SealedStore | RemoteStore | None, scope: int, keyring: Keyring
+    ) -> None:
         self._all = scope
         self._keyring = keyring
         super().__init__(shared, store, scope)

@@ -12,6 +12,11 @@ _UNITS: Final = {
     **{"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
     **{"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40},
 }
+#: Schemes of engines beyond this machine.
+_REMOTE: Final = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
 _CHOICES: Final = {"verify": ("header", "full"), "durability": ("process", "power"), "index": ("pwrite", "writemap")}
 
 
@@ -45,8 +50,8 @@ def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
         path = path or _user_directory()
     if scheme != "file" or not separator or not known or "#" in rest:
         raise InvalidArgument(
-            f"url: expected 'file:///path' or 'file:///path?setting=value', 'file:' for your cache directory, or "
-            f"'memory://', got {url!r}"
+            f"url: expected 'file:///path' or 'file:///path?setting=value', 'file:' for your cache directory, "
+            f"'redis://host:port/db', 'rediss://', 'unix://' or 'memory://', got {url!r}"
         )
     settings: dict[str, Any] = {}
     if not query and "%" not in path:  # importing urllib.parse takes longer than opening a store
@@ -59,15 +64,20 @@ def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
         if name in ("max_bytes", "index_bytes"):
             settings[name] = size_of(f"url: {name}", value)
         elif name == "writer_timeout":
-            settings[name] = _seconds_of(value)
+            settings[name] = seconds_of(name, value, 3600.0)
         elif name == "mode":
-            settings["read_only"] = _one_of(name, value, ("rw", "ro")) == "ro"
+            settings["read_only"] = one_of(name, value, ("rw", "ro")) == "ro"
         elif name in _CHOICES:
-            settings[name] = _one_of(name, value, _CHOICES[name])
+            settings[name] = one_of(name, value, _CHOICES[name])
         else:
             known_settings = ", ".join(["max_bytes", "index_bytes", *_CHOICES, "mode", "writer_timeout"])
             raise InvalidArgument(f"url: expected 'file:///path' with settings of {known_settings}, got {name!r}")
     return unquote(path) if rest.startswith("//") else path, settings
+
+
+def is_remote(url: object) -> bool:
+    """Whether it stands for an engine beyond this machine: a URL of one, or what is no URL at all."""
+    return url.partition("://")[0] in _REMOTE if isinstance(url, str) else url is not None
 
 
 def _user_directory() -> str:
@@ -81,17 +91,19 @@ def _user_directory() -> str:
     return os.path.join(root, "framecache")
 
 
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return a setting's value, if it is one of `choices`."""
     if value not in choices:
         raise InvalidArgument(f"url: {name}: expected {' or '.join(choices)}, got {value!r:.100}")
     return value
 
 
-def _seconds_of(text: str) -> float:
+def seconds_of(name: str, text: str, most: float) -> float:
+    """Return a setting's value in seconds."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise InvalidArgument(f"url: writer_timeout: expected 0 to 3600 seconds, got {text!r:.100}")
+    if not 0 <= seconds <= most:
+        raise InvalidArgument(f"url: {name}: expected 0 to {most:.0f} seconds, got {text!r:.100}")
     return seconds

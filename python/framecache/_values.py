@@ -113,8 +113,12 @@ def choose(value: object, codec: str = "auto") -> tuple[str, Any, dict[str, Any]
 
 def encode(value: object, codec: str = "auto") -> Encoded:
     """Return the payload of `value`, in memory of its own."""
-    chosen, source, described = choose(value, codec)
-    if chosen == "raw":
+    return encode_chosen(*choose(value, codec))
+
+
+def encode_chosen(chosen: str, source: Any, described: dict[str, Any]) -> Encoded:
+    """As `encode`, of what `choose` returned."""
+    if chosen in ("raw", SEALED):
         return source if type(source) is Frame else Frame(source), chosen, described
     if chosen == "arrow":
         frame = encode_arrow(source, described)

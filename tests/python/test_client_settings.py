@@ -131,7 +131,7 @@ class TestPlaces:
         "url",
         [
             "",
-            "redis://host",
+            "memcached://host",
             "file://host/path",
             "file:relative",
             "/path",

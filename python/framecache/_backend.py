@@ -1,0 +1,147 @@
+"""What a tier beyond this machine must be able to do: a few commands on named bytes. `_remote` makes a store of it.
+
+Names are short ASCII text. Values are buffers: what is written comes as parts, header and payload, which stand one
+after the other; what is read is one buffer that nobody changes. Whatever fails is a `StoreError`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from framecache._framecache import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+__all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "NoRoom", "Write"]
+
+
+class NoRoom(StoreError):
+    """The engine has no room for what is to be written. It can still be read."""
+
+
+class Capabilities(NamedTuple):
+    """What a backend does beyond reading and writing.
+
+    Attributes:
+        keys: It can list its names. No engine that is shared by many is asked to.
+        tags: `stamps` makes values that all clients agree on.
+        lease: `lease` and `release` work.
+        invalidation: It can tell, while a process listens, which names were changed by anybody.
+        atomic: `get_many` reads at one moment, and a `Write` is one step with the check of its guards.
+    """
+
+    keys: bool = False
+    tags: bool = False
+    lease: bool = False
+    invalidation: bool = False
+    atomic: bool = False
+
+
+class Write(NamedTuple):
+    """A value to write.
+
+    Attributes:
+        name: Under which name.
+        parts: Its bytes, in order.
+        milliseconds: After which it goes; `None`: it stays for as long as there is room.
+        guards: Names and the values that they must have for it to be written at all.
+        removes: Names that are removed in the same step.
+    """
+
+    name: str
+    parts: Sequence[Buffer]
+    milliseconds: int | None
+    guards: Mapping[str, bytes]
+    removes: Sequence[str]
+
+
+class Invalidations(Protocol):
+    """Who is told what was changed."""
+
+    def changed(self, names: Sequence[str] | None) -> None:
+        """These names have other values, or none; `None`: all of them may."""
+
+    def connected(self, yes: bool) -> None:
+        """Whether each change is told from now on."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """An engine for threads."""
+
+    #: Which engine it is, for people and for keys that depend on it: a URL without credentials.
+    place: str
+    #: What it does.
+    capabilities: Capabilities
+    #: The largest value, with its header, in bytes.
+    max_bytes: int
+    #: Seconds for which L1 keeps what it does not hear of.
+    l1_ttl: float
+
+    def get(self, name: str) -> Buffer | None:
+        """The value of a name."""
+
+    def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+        """The values of names, in their order."""
+
+    def peek(self, name: str, nbytes: int) -> Buffer | None:
+        """The first bytes of a value, at most so many."""
+
+    def set(self, write: Write) -> bool:
+        """Write one value; return whether its guards held.
+
+        Raises:
+            NoRoom: there is no room for it.
+        """
+
+    def set_many(self, writes: Sequence[Write]) -> list[bool]:
+        """Write several values, each of which is written at once."""
+
+    def delete(self, name: str) -> bool:
+        """Remove a name; return whether it had a value."""
+
+    def delete_many(self, names: Sequence[str]) -> int:
+        """Remove names; return how many had values."""
+
+    def touch(self, name: str, offset: int, part: bytes) -> bool:
+        """Replace bytes of a value, if it is there; when it goes stays as it is."""
+
+    def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
+        """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
+
+    def lease(self, name: str, token: int, milliseconds: int) -> bool:
+        """Take a lease, unless somebody else has it; with the token that has it already, renew it."""
+
+    def release(self, name: str, token: int) -> bool:
+        """Give a lease back, if this token still has it."""
+
+    def health(self) -> dict[str, Any]:
+        """What is known of the engine, without asking it."""
+
+    def distrust(self) -> None:
+        """An answer belonged to another question: use none of the connections any more."""
+
+    def listen(self, prefix: str, to: Invalidations) -> Callable[[], None]:
+        """Begin to tell which names with this prefix change; return what ends that. Does not wait."""
+
+    def for_loop(self) -> AsyncBackend | None:
+        """The same for the running event loop, if it has one that needs no thread."""
+
+    def close(self) -> None:
+        """Give up what was opened here; a client that was given stays open."""
+
+
+@runtime_checkable
+class AsyncBackend(Protocol):
+    """What an engine does for event loops without a thread; all else its `Backend` does in one."""
+
+    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+        """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
+
+    async def close(self) -> None:
+        """Give up the connections of this loop."""

@@ -1,0 +1,77 @@
+"""Redis and Valkey for event loops, over a `redis.asyncio.Redis` that was given."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import ref
+
+from framecache._framecache import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final
+
+#: Seconds after which a command that does not end is no longer waited for.
+DEADLINE: Final = 5.0
+
+
+class AsyncRedis:
+    """The commands of a client of one loop, each in a task of its own: who is cancelled, or waits no longer, leaves it
+    to end by itself, so that no connection is given back with an answer still to come.
+
+    Args:
+        client: The client.
+        failed: Makes an error of framecache from one of redis-py.
+        errors: Those of redis-py.
+    """
+
+    def __init__(
+        self, client: Any, failed: Callable[[Exception], Exception], errors: tuple[type[Exception], ...]
+    ) -> None:
+        self._client = client
+        self._failed = failed
+        self._errors = errors
+        self._loop: ref[asyncio.AbstractEventLoop] | None = None
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def is_for(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the client's connections are those of this loop: the first one that asks."""
+        if self._loop is None:
+            self._loop = ref(loop)
+        return self._loop() is loop
+
+    async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
+        """As `AsyncBackend.get_many`."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._client.execute_command("MGET", *names))
+        self._under_way.add(task)
+        # Who waits, waits for this: cancelling it does nothing to the command.
+        done = loop.create_future()
+        task.add_done_callback(lambda task: self._ended(task, done))
+        ends = loop.call_later(DEADLINE, _end, done)
+        try:
+            await done
+        finally:
+            ends.cancel()
+        if not task.done():
+            raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
+        try:
+            return task.result()  # type: ignore[no-any-return]
+        except self._errors as error:
+            raise self._failed(error) from error
+
+    def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
+        self._under_way.discard(task)
+        _end(done)
+        if not task.cancelled():
+            task.exception()  # which nobody may be waiting for any more
+
+    async def close(self) -> None:
+        """As `AsyncBackend.close`; the client is its owner's."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+
+def _end(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -1,0 +1,377 @@
+"""A cache over a real Redis server: what it keeps, under which names, and what invalidates it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import framecache
+import redis_server
+from framecache import Cache, InvalidArgument, StoreError, ValueTooLarge
+from framecache._record import Layout, unpack
+from framecache.crypto import Keyring
+from framecache.redis import Redis
+from framecache.testing import Clock
+from redis_server import server  # noqa: F401  # a fixture
+from waiting import Thread
+
+
+@pytest.fixture
+def cache(server):
+    with Cache(server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(server):
+    """Another cache on the server, as in another process: it shares nothing with the first."""
+    with Cache(server.client()) as opened:
+        yield opened
+
+
+def values():
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    return {
+        "none": None,
+        "bytes": b"\0\xff" * 50_000,
+        "bytearray": bytearray(b"abc"),
+        "nested": {1: ("a", [2.5, None]), "s": {frozenset([1])}},
+        "table": pa.table({"n": list(range(10_000)), "t": ["x", None] * 5_000}),
+        "pandas": pd.DataFrame({"n": [1.5, 2.5], "s": ["a", "b"]}),
+        "array": np.arange(10_000).reshape(100, 100),
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "bytes", "bytearray", "nested", "table", "pandas", "array"])
+def test_values_come_back_in_another_cache(cache, other, kind):
+    value = values()[kind]
+    assert cache.set(kind, value)
+    found = other.get(kind, "nothing")
+    assert type(found) is type(value)
+    if kind == "table":
+        found.validate(full=True)
+        assert found.equals(value)
+    elif kind == "pandas":
+        assert found.equals(value)
+    elif kind == "array":
+        assert (found == value).all()
+    else:
+        assert found == value
+
+
+def test_what_is_read_is_foreign(cache, other):
+    import pyarrow as pa
+
+    cache.set("table", pa.table({"n": [1, 2]}))
+    assert other.get_entry("table").frame.is_trusted is False
+
+
+def test_the_engine_sees_names_and_a_lifetime(cache, server):
+    cache.set("user:42", b"hello", ttl=100, tags=["users"])
+    client, layout = server.client(), Layout("")
+    names = {name.decode() for name in client.keys("*")}
+    assert names == {
+        layout.entry("user:42"),
+        layout.generation,
+        *(n for n in names if n.startswith(layout.prefix + "t:")),
+    }
+    assert not any("user" in name for name in names)
+    assert 90_000 < client.pttl(layout.entry("user:42")) <= 100_000
+    assert client.pttl(layout.generation) == -1
+    raw = client.get(layout.entry("user:42"))
+    head = unpack(raw)
+    payload, metadata, codec = framecache.SerializationWrapper.unwrap(raw[head.length :])
+    assert (bytes(payload), metadata["key"], metadata["length"], codec) == (b"hello", "user:42", 5, "raw")
+    assert (len(raw) - 5) % 64 == 0
+    [stamp] = (name for name in names if name.startswith(layout.prefix + "t:"))
+    assert client.pttl(stamp) > 100_000
+
+
+def test_namespaces_are_apart(server):
+    with Cache(server.url, namespace="a") as a, Cache(server.url, namespace="b") as b:
+        a.set("key", 1)
+        assert b.get("key") is None
+        b.set("key", 2)
+        a.clear()
+        assert (a.get("key"), b.get("key")) == (None, 2)
+
+
+def test_times(server):
+    clock = Clock()
+    with Cache(server.url, clock=clock) as cache:
+        cache.set("short", 1, ttl=10)
+        cache.set("long", 2, ttl=10, max_age=30)
+        clock.advance(9)
+        assert cache.touch("long", 10)
+        assert cache.touch("short", 10)
+        clock.advance(2)
+        assert (cache.get("short"), cache.get("long")) == (None, 2)
+        assert not cache.touch("short", 10)
+        assert cache.touch("long", 100)
+        clock.advance(20)
+        assert cache.get("long") is None
+        assert cache.stats()["expired"] == 2
+        assert not cache.touch("never")
+
+
+def test_a_stale_value_is_served_while_it_is_computed_anew(server):
+    clock = Clock()
+    with Cache(server.url, clock=clock) as cache:
+        calls = []
+
+        @cache(ttl=10, stale_if_error=100, jitter=0)
+        def function():
+            calls.append(1)
+            if len(calls) > 1:
+                raise OSError("down")
+            return "value"
+
+        assert function() == "value"
+        clock.advance(50)
+        assert function() == "value"
+        assert len(calls) == 2
+        clock.advance(70)
+        with pytest.raises(OSError, match="down"):
+            function()
+
+
+def test_tags_and_generations(cache, other):
+    cache.set_many({"a": 1, "b": 2}, tags=["x", "y"])
+    cache.set("c", 3, tags=["y"])
+    cache.set("d", 4)
+    assert other.get_many(["a", "b", "c", "d"]) == {"a": 1, "b": 2, "c": 3, "d": 4}
+    other.invalidate_tags("x")
+    assert cache.get_many(["a", "b", "c", "d"]) == {"c": 3, "d": 4}
+    assert cache.stats()["invalidated"] == 2
+    cache.set("a", 5, tags=["x"])
+    assert other.get("a") == 5
+    cache.clear()
+    assert other.get_many(["a", "b", "c", "d"]) == {}
+    other.set("d", 6)
+    assert cache.get("d") == 6
+
+
+def test_a_lost_stamp_is_a_miss(cache, server):
+    cache.set("key", 1, tags=["x"])
+    layout = Layout("")
+    [stamp] = (name for name in server.client().keys("*") if name.startswith(f"{layout.prefix}t:".encode()))
+    server.client().delete(stamp)
+    assert cache.get("key") is None
+    cache.set("key", 2, tags=["x"])
+    assert cache.get("key") == 2
+    server.client().delete(layout.generation)
+    assert cache.get("key") is None
+
+
+def test_if_absent(cache, other):
+    assert cache.set("key", 1, tags=["x"], if_absent=True)
+    assert not other.set("key", 2, if_absent=True)
+    assert other.get("key") == 1
+    cache.invalidate_tags("x")
+    assert other.set("key", 3, if_absent=True)
+    assert cache.get("key") == 3
+
+
+def test_deleting(cache, other):
+    cache.set_many({"a": 1, "b": 2})
+    assert other.delete_many(["a", "b", "c"]) == 2
+    assert cache.get_many(["a", "b"]) == {}
+    assert not cache.delete("a")
+    assert not cache.contains("a")
+
+
+def test_several_are_read_at_once(cache, server):
+    cache.set_many({f"key:{number}": number for number in range(100)}, tags=["x"])
+    client = server.client()
+    client.config_resetstat()
+    assert cache.get_many([f"key:{number}" for number in range(100)]) == {f"key:{n}": n for n in range(100)}
+    # The entries, then the stamps of the tag that nobody expected.
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] == 2
+    assert cache.get_many([f"key:{number}" for number in range(100)])["key:7"] == 7
+    assert client.info("commandstats")["cmdstat_mget"]["calls"] == 3
+
+
+@pytest.mark.parametrize("change", ["delete", "set", "clear", "invalidate"])
+def test_a_value_computed_before_a_change_is_not_kept(cache, other, change):
+    def compute():
+        if change == "delete":
+            other.delete("key")
+        elif change == "set":
+            other.set("key", "newer")
+        elif change == "clear":
+            other.clear()
+        else:
+            other.invalidate_tags("x")
+        return "older"
+
+    assert cache.get_or_set("key", compute, tags=["x"]) == "older"
+    assert other.get("key") == ("newer" if change == "set" else None)
+    assert cache.stats()["superseded"] == 1
+
+
+def test_tags_of_a_result_are_fenced(cache, other):
+    @cache(tags=lambda result: [result])
+    def function():
+        other.invalidate_tags("x")
+        return "x"
+
+    assert function() == "x"
+    assert function.get() is None
+    assert cache.stats()["superseded"] == 1
+
+
+def test_one_of_two_caches_computes(cache, other):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def compute():
+        begun.set()
+        go_on.wait(30)
+        return "computed"
+
+    first = Thread(cache.get_or_set, "key", compute)
+    assert begun.wait(30)
+    second = Thread(other.get_or_set, "key", lambda: pytest.fail("computed twice"))
+    go_on.set()
+    assert (first.value, second.value) == ("computed", "computed")
+
+
+def test_a_lease_is_renewed_by_its_token_alone(server):
+    backend = Redis(server.url)
+    assert backend.lease("lease", 7, 10_000)
+    assert backend.lease("lease", 7, 10_000)
+    assert not backend.lease("lease", 8, 10_000)
+    assert not backend.release("lease", 8)
+    assert backend.release("lease", 7)
+    assert backend.lease("lease", 8, 10_000)
+
+
+def test_in_event_loops(cache, other):
+    calls = []
+
+    async def main():
+        @cache
+        async def function(number):
+            calls.append(number)
+            return {"number": number}
+
+        assert await asyncio.gather(*(function(1) for _ in range(20))) == [{"number": 1}] * 20
+        assert await cache.aset("key", (1, 2))
+        assert await cache.aget("key") == (1, 2)
+        assert await cache.aget_many(["key", "none"]) == {"key": (1, 2)}
+        assert await cache.acontains("key")
+        assert await cache.atouch("key", 5)
+        await cache.ainvalidate_tags("x")
+        assert await cache.adelete("key")
+        await cache.aclear()
+        return await function(1)
+
+    assert asyncio.run(main()) == {"number": 1}
+    assert calls == [1, 1]
+    assert other.get("key") is None
+
+
+def test_sealed(server):
+    keys = [bytes([number]) * 32 for number in range(2)]
+    with (
+        Cache(server.url, keyring=Keyring(keys[0])) as cache,
+        Cache(server.url, keyring=Keyring(keys[1], [keys[0]])) as rotated,
+    ):
+        cache.set("secret key", {"secret": "value"}, tags=["secret tag"])
+        stored = b"".join(server.client().dump(name) + name for name in server.client().keys("*"))
+        assert b"secret" not in stored
+        assert rotated.get("secret key") == {"secret": "value"}
+        assert rotated.get_or_set("other", lambda: [1], tags=["secret tag"]) == [1]
+        assert rotated.get("other") == [1]
+        cache.invalidate_tags("secret tag")
+        assert cache.get("secret key") is None
+        assert cache.get_or_set("late", lambda: cache.delete("late")) is False
+        assert cache.get("late") is None
+
+
+def test_clients_that_would_not_work_are_refused(server):
+    import redis
+
+    with pytest.raises(InvalidArgument, match="decode_responses=False, got True"):
+        Cache(server.client(decode_responses=True))
+    unbounded = redis.Redis(port=server.port, socket_timeout=None)
+    with pytest.raises(InvalidArgument, match="socket_timeout, got none"):
+        Cache(unbounded)
+    with Cache(Redis(unbounded, allow_unbounded=True)) as cache:
+        assert cache.set("key", 1)
+    for wrong in (7, object()):
+        with pytest.raises(InvalidArgument, match="url: expected a str, a client"):
+            Cache(wrong)
+
+
+def test_settings_in_a_url(server):
+    with Cache(f"{server.url}?max_remote_bytes=10KB&l1_ttl=0.5&listen=no&socket_timeout=2") as cache:
+        backend = cache._backend
+        assert (backend.max_bytes, backend.l1_ttl) == (10_000, 0.5)
+        assert backend.client.connection_pool.connection_kwargs["socket_timeout"] == 2
+        with pytest.raises(ValueTooLarge, match="at most 10000 bytes with header"):
+            cache.set("key", bytes(10_000))
+        assert cache.set("key", bytes(9_000))
+
+        @cache
+        def function():
+            return bytes(10_000)
+
+        assert (function(), function()) == (bytes(10_000), bytes(10_000))
+        assert cache.stats()["too_large"] == 2
+    for wrong in ("max_remote_bytes=1GiB", "max_remote_bytes=x", "l1_ttl=-1", "l1_ttl=0", "listen=maybe"):
+        with pytest.raises(InvalidArgument):
+            Cache(f"{server.url}?{wrong}")
+
+
+def test_what_engines_cannot_do_is_said(cache, server):
+    with pytest.raises(InvalidArgument, match="keys: expected a cache in memory or in a directory"):
+        list(cache.keys())
+    for method in (cache.usage, cache.verify):
+        with pytest.raises(InvalidArgument, match="expected a cache in a directory"):
+            method()
+    with pytest.raises(InvalidArgument, match="compression: expected None"):
+        Cache(server.url, compression="lz4")
+
+
+def test_a_given_client_stays_open(server):
+    client = server.client()
+    with Cache(client) as cache:
+        cache.set("key", 1)
+    assert client.ping()
+    with pytest.raises(InvalidArgument, match="closed"):
+        cache.get("key")
+
+
+def test_bytes_of_an_asyncio_client(server):
+    import redis.asyncio
+
+    with Cache(redis.asyncio.Redis(port=server.port, socket_timeout=5)) as cache:
+        assert cache.set("key", b"sync")
+        assert asyncio.run(cache.aget("key")) == b"sync"
+
+
+def test_without_a_server_nothing_is_cached_and_nothing_fails(tmp_path):
+    server = redis_server.Server(tmp_path)
+    with Cache(server.url) as cache:
+        calls = []
+
+        @cache
+        def function():
+            calls.append(1)
+            return 1
+
+        assert (function(), function()) == (1, 1)
+        assert len(calls) == 2
+        assert cache.get("key", "default") == "default"
+        assert not cache.set("key", 1)
+        assert cache.health()["store"] == "open"
+    with (
+        Cache(server.url, on_error="raise") as strict,
+        pytest.raises(StoreError, match="found ConnectionError"),
+    ):
+        strict.get("key")

@@ -1,0 +1,281 @@
+"""L1 over a real Redis server: what it keeps, and that it hears of every change."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from framecache import Cache
+from framecache._listener import PING_EVERY, SILENCE
+from framecache._record import Layout
+from framecache.redis import Redis
+from framecache.testing import Clock
+from redis_server import begin, server  # noqa: F401  # a fixture
+from waiting import Thread, until
+
+
+@pytest.fixture(autouse=True)
+def with_l1(monkeypatch):
+    monkeypatch.setenv("FRAMECACHE_L1", "16MiB")
+
+
+def listens(cache):
+    return cache.health()["engine"]["listener"] == "on"
+
+
+@pytest.fixture
+def cache(server):
+    """A cache that hears of changes."""
+    with Cache(server.url) as opened:
+        opened.get("nothing")
+        until(lambda: listens(opened))
+        yield opened
+
+
+@pytest.fixture
+def other(server):
+    with Cache(server.url, l1=None) as opened:
+        yield opened
+
+
+def in_l1(cache, key):
+    """Have L1 keep an entry; its own writes are told too, and may come after the first read."""
+    until(lambda: cache.get(key) is not None and cache.get_entry(key).tier == "l1")
+
+
+def test_hits_do_not_reach_the_server(cache, server):
+    cache.set("key", "value")
+    in_l1(cache, "key")
+    client = server.client()
+    client.config_resetstat()
+    for _ in range(100):
+        assert cache.get("key") == "value"
+    assert "cmdstat_mget" not in client.info("commandstats")
+    assert cache.stats()["l1_hit"] >= 100
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "clear", "invalidate", "touch"])
+def test_changes_of_others_arrive(cache, other, change):
+    cache.set("key", "older", ttl=100, tags=["x"])
+    cache.set("same", "same", tags=["y"])
+    in_l1(cache, "key")
+    in_l1(cache, "same")
+    if change == "set":
+        other.set("key", "newer")
+    elif change == "delete":
+        other.delete("key")
+    elif change == "clear":
+        other.clear()
+    elif change == "touch":
+        other.touch("key", 0.001)
+    else:
+        other.invalidate_tags("x")
+    until(lambda: cache.get("key") == ("newer" if change == "set" else None))
+    if change != "clear":
+        in_l1(cache, "same")
+
+
+def test_ones_own_changes_are_seen_at_once(cache):
+    for number in range(100):
+        cache.set("key", number)
+        assert cache.get("key") == number
+    assert cache.delete("key")
+    assert cache.get("key") is None
+
+
+def test_a_flushed_server_is_forgotten(cache, server):
+    cache.set("key", "value")
+    in_l1(cache, "key")
+    server.client().flushall()
+    until(lambda: cache.get("key") is None)
+
+
+def test_expiry_arrives(cache, server):
+    cache.set("key", "value", ttl=100)
+    in_l1(cache, "key")
+    server.client().pexpire(Layout("").entry("key"), 1)
+    until(lambda: cache.get("key") is None)
+
+
+@pytest.mark.parametrize("fault", ["killed", "restarted", "paused", "connection"])
+def test_what_was_not_heard_is_not_served(cache, server, fault):
+    cache.set("key", "value")
+    in_l1(cache, "key")
+    if fault == "connection":
+        other = server.client()
+        [one] = (line for line in other.client_list(_type="pubsub"))
+        # Nothing can change unheard before the server is asked to forget the listener.
+        pipeline = other.pipeline()
+        pipeline.client_kill_filter(_id=one["id"])
+        pipeline.delete(Layout("").entry("key"))
+        pipeline.execute()
+        until(lambda: cache.get("key") is None)
+    elif fault == "paused":
+        server.pause()
+        until(lambda: not listens(cache))
+        assert cache.get("key") is None
+        server.go_on()
+    else:
+        server.kill()
+        until(lambda: cache.get("key") is None)
+        if fault == "killed":
+            return
+        server.start()
+    until(lambda: listens(cache))
+    until(lambda: cache.set("key", "again"))
+    in_l1(cache, "key")
+
+
+def test_without_a_listener_entries_are_kept_for_a_second(server):
+    clock = Clock()
+    with Cache(Redis(server.url, listen=False), clock=clock) as cache, Cache(server.url, l1=None, clock=clock) as other:
+        cache.set("key", "older")
+        assert cache.get("key") == "older"
+        other.set("key", "newer")
+        clock.advance(0.9)
+        assert cache.get("key") == "older"
+        clock.advance(0.2)
+        assert cache.get("key") == "newer"
+        assert cache.health()["engine"] == {"engine": "redis", "listener": "none", "l1_ttl": 1.0}
+
+
+def test_a_server_that_does_not_allow_listening(server):
+    server.client().acl_setuser(
+        "app", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-client|tracking"]
+    )
+    url = f"redis://app:secret@127.0.0.1:{server.port}/0"
+    with Cache(url) as cache:
+        assert "secret" not in repr(cache)
+        cache.set("key", 1)
+        assert cache.get("key") == 1
+        until(lambda: "client|tracking" in cache.health()["engine"]["listener"])
+
+
+def test_the_rights_that_are_documented_suffice(server):
+    document = Path(__file__).parents[2].joinpath("proto-docs", "redis.md").read_text()
+    rights = document[document.index("    ~fc:*") :].partition("\n\n")[0].split()
+    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *rights)
+    with Cache(f"redis://app:secret@127.0.0.1:{server.port}/0") as cache:
+        assert cache.set("key", 1, ttl=100, tags=["x"])
+        assert cache.set_many({"key": 2, "other": 3}, tags=["x"]) == 2
+        until(lambda: cache.get("key") == 2 and listens(cache))
+        assert cache.get_or_set("computed", lambda: 1, ttl=1000, tags=["x"]) == 1
+        assert cache.touch("key", 5)
+        assert cache.contains("key")
+        assert cache.delete("key")
+        cache.invalidate_tags("x")
+        cache.clear()
+        assert cache.get_many(["key", "other"]) == {}
+        assert cache.health()["errors"] == 0
+
+
+def test_namespaces_are_heard_by_one_connection(server):
+    backend = Redis(server.url)
+    with Cache(backend) as cache, Cache(backend, namespace="other") as second, Cache(server.url, l1=None) as writer:
+        for each in (cache, second):
+            each.set("key", 1)
+            each.get("key")
+        until(lambda: backend._listener is not None and len(backend._listener._heard) == 2)
+        in_l1(cache, "key")
+        in_l1(second, "key")
+        writer.set("key", 2)
+        until(lambda: cache.get("key") == 2)
+        assert second.get("key") == 1
+        assert len(server.client().client_list(_type="pubsub")) == 1
+    backend.close()
+    until(lambda: server.client().client_list(_type="pubsub") == [])
+
+
+def test_the_thread_ends_with_the_cache(server):
+    def threads():
+        return [one for one in threading.enumerate() if one.name == "framecache-listener"]
+
+    until(lambda: not threads())
+    cache = Cache(server.url)
+    assert not threads()
+    cache.get("key")
+    assert len(threads()) == 1
+    cache.close()
+    until(lambda: not threads())
+    forgotten = Cache(server.url)
+    forgotten.get("key")
+    assert len(threads()) == 1
+    del forgotten
+    until(lambda: not threads())
+
+
+def test_a_forked_child_listens_for_itself(cache, other, server):
+    cache.set("key", "older")
+    in_l1(cache, "key")
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            # What the parent hears is not told here: nothing of its copy may be served.
+            other_names = server.client()
+            other_names.delete(Layout("").entry("key"))
+            if cache.get("key") is None:
+                until(lambda: listens(cache))
+                cache.set("key", "child")
+                in_l1(cache, "key")
+                os.write(writes, b"ready")
+                until(lambda: cache.get("key") == "newer")
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.read(reads, 5) == b"ready"
+    assert listens(cache)
+    until(lambda: cache.get("key") == "child")
+    other.set("key", "newer")
+    assert os.waitpid(child, 0)[1] == 0
+    until(lambda: cache.get("key") == "newer")
+
+
+WRITER = """
+    import sys, time, framecache
+    cache = framecache.Cache(sys.argv[1], l1=None)
+    ends = []
+    for number in range(int(sys.argv[2])):
+        cache.set("counter", number)
+        ends.append(time.monotonic())
+    print(*ends, flush=True)
+"""
+
+
+def test_nothing_is_served_beyond_the_bound(server):
+    """A history: another process counts up, and notes when each number was written; threads note when they began to
+    read which. None reads a number whose successor was written longer before than a silent connection may go unnoticed.
+    """
+    with Cache(server.url) as cache:
+        cache.get("counter")
+        until(lambda: listens(cache))
+        writer = begin(WRITER, server.url, "3000")
+        histories = [[], []]
+        done = threading.Event()
+
+        def read(history):
+            while not done.is_set():
+                began = time.monotonic()
+                number = cache.get("counter", -1)
+                if history and history[-1][0] == number:
+                    history[-1] = (number, began)
+                else:
+                    history.append((number, began))
+
+        readers = [Thread(read, history) for history in histories]
+        written = [float(end) for end in writer.stdout.readline().split()]
+        writer.communicate()
+        until(lambda: cache.get("counter") == 2999)
+        done.set()
+        for reader in readers:
+            reader.join()
+        hits = cache.stats()["l1_hit"]
+    late = [began - written[number + 1] for history in histories for number, began in history if number + 1 < 3000]
+    assert len(late) > 10
+    assert hits > 100
+    assert max(late) < PING_EVERY + SILENCE

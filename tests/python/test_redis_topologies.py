@@ -1,0 +1,206 @@
+"""Sentinel with a replica, and a cluster, of real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from framecache import Cache, InvalidArgument
+from framecache.redis import Cluster, Redis
+from redis_server import Server, begin, free_port
+from support import skip_or_fail
+from test_redis_anywhere import said
+from waiting import until
+
+
+@pytest.fixture
+def servers(tmp_path_factory):
+    """Makes servers, and stops them all."""
+    pytest.importorskip("redis", reason="redis-py is not installed")
+    made = []
+
+    def make(*options):
+        server = Server(tmp_path_factory.mktemp("redis"), *options)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def sentinels(servers, tmp_path):
+    """A master, its replica, and the URL of three Sentinels that watch them."""
+    master = servers()
+    replica = servers("--replicaof", "127.0.0.1", str(master.port))
+    until(lambda: replica.client().info("replication")["master_link_status"] == "up")
+    watching = []
+    for number in range(3):
+        settings = tmp_path / f"sentinel{number}.conf"
+        settings.write_text(
+            f"sentinel monitor main 127.0.0.1 {master.port} 2\n"
+            "sentinel down-after-milliseconds main 300\n"
+            "sentinel failover-timeout main 2000\n"
+        )
+        watching.append(servers("SENTINEL", str(settings)))
+    for sentinel in watching:
+        until(lambda sentinel=sentinel: sees(sentinel))
+    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in watching)
+    return master, replica, f"redis+sentinel://{hosts}/main/0"
+
+
+def sees(sentinel):
+    state = raw(sentinel, "SENTINEL MASTERS")
+    return b"num-slaves\r\n$1\r\n1\r\n" in state and b"num-other-sentinels\r\n$1\r\n2\r\n" in state
+
+
+def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
+    monkeypatch.setenv("FRAMECACHE_L1", "16MiB")
+    master, replica, url = sentinels
+    with Cache(url) as cache:
+        assert cache.set("key", "value")
+        assert cache.get("key") == "value"
+        until(lambda: cache.health()["engine"]["listener"] == "on")
+        until(lambda: cache.get("key") == "value" and cache.get_entry("key").tier == "l1")
+        until(lambda: replica.client().dbsize() == master.client().dbsize())
+        master.kill()
+        until(lambda: b"role:master" in raw(replica, "INFO replication"))
+        # The breaker lets one through from time to time.
+        until(lambda: cache.set("key", "after"))
+        until(lambda: cache.health()["engine"]["listener"] == "on")
+        assert cache.get("key") == "after"
+        with Cache(replica.client(), l1=None) as other:
+            until(lambda: cache.get("key") == "after" and cache.get_entry("key").tier == "l1")
+            other.set("key", "newest")
+            until(lambda: cache.get("key") == "newest")
+
+
+def test_urls_of_sentinels(servers):
+    for wrong in ("redis+sentinel://host:1", "redis+sentinel://host/main", "redis+sentinel:///main/0"):
+        with pytest.raises(InvalidArgument, match=r"expected redis\+sentinel://host:port,host:port/service/db"):
+            Cache(wrong)
+    with Cache("redis+sentinel://user:secret@host:1,host:2/main/3?socket_timeout=2&max_remote_bytes=1MiB") as cache:
+        settings = cache._backend.client.connection_pool.connection_kwargs
+        assert (settings["db"], settings["password"], settings["socket_timeout"]) == (3, "secret", 2)
+        assert repr(cache) == "framecache.Cache('redis+sentinel:///main/3')"
+
+
+@pytest.fixture
+def cluster(servers):
+    """Three masters with a replica each."""
+    if (cli := shutil.which("redis-cli")) is None:
+        skip_or_fail("redis-cli is not installed (Debian: apt-get install redis-tools)")
+    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+    nodes = [servers(*settings, "--cluster-port", str(free_port())) for _ in range(6)]
+    subprocess.run(
+        [
+            *(cli, "--cluster", "create"),
+            *(f"127.0.0.1:{node.port}" for node in nodes),
+            *("--cluster-replicas", "1", "--cluster-yes"),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+    )
+    until(lambda: all(b"cluster_state:ok" in raw(node, "CLUSTER INFO") for node in nodes))
+    states = (b"master_link_status:up", b"connected_slaves:1")
+    until(lambda: all(any(state in raw(node, "INFO replication") for state in states) for node in nodes))
+    return nodes
+
+
+def raw(server, command):
+    import socket
+
+    with socket.create_connection(("127.0.0.1", server.port), 5) as asked:
+        asked.sendall(f"{command}\r\n".encode())
+        return asked.recv(1 << 16)
+
+
+def test_a_cluster(cluster, monkeypatch):
+    import redis
+
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    with Cache(url) as cache, Cache(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5)) as other:
+        values = {f"key:{number}": number for number in range(50)}
+        assert cache.set_many(values, tags=["x", "y"]) == 50
+        assert other.get_many(values) == values
+        slots = {cache._backend.client.keyslot(cache._tiers.store._layout.entry(key)) for key in values}
+        assert len(slots) > 30
+        other.invalidate_tags("y")
+        assert cache.get_many(values) == {}
+
+        def changed():
+            other.delete("late")
+            return "older"
+
+        assert cache.get_or_set("late", changed) == "older"
+        assert other.get("late") is None
+        assert cache.get_or_set("late", lambda: other.invalidate_tags("x"), tags=["x"]) is None
+        assert other.get("late", "nothing") == "nothing"
+
+        @cache(tags=lambda result: [result])
+        def function():
+            other.invalidate_tags("z")
+            return "z"
+
+        assert function() == "z"
+        assert function.get() is None
+        assert cache.set("once", 1, if_absent=True)
+        assert not other.set("once", 2, if_absent=True)
+        assert other.delete_many(["once", "twice"]) == 1
+        cache.set("key", 1)
+        other.clear()
+        assert cache.get("key") is None
+        assert cache.stats().get("error", 0) == 0
+    in_memory = said("memory://", FRAMECACHE_L1="16MiB")
+    assert said(url, FRAMECACHE_L1="16MiB") == in_memory
+    with pytest.raises(InvalidArgument, match=r"expected a redis\.RedisCluster, got redis\.client\.Redis"):
+        Cluster(cluster[0].client())
+    with pytest.raises(InvalidArgument, match=r"expected a redis\.Redis or a redis\.asyncio\.Redis"):
+        Redis(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5))
+
+
+LOAD = """
+    import sys, framecache
+    cache = framecache.Cache(sys.argv[1], l1=None)
+    print("ready", flush=True)
+    number = 0
+    while True:
+        value = cache.get(f"key:{number % 100}", number % 100)
+        assert value == number % 100, (value, number)
+        cache.set(f"key:{number % 100}", number % 100, ttl=100)
+        number += 1
+        if number % 100 == 0:
+            print(number, flush=True)
+"""
+
+
+def test_a_master_killed_under_load(cluster):
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}?socket_timeout=0.3"
+    load = begin(LOAD, url)
+    assert load.stdout.readline() == "ready\n"
+    assert load.stdout.readline() == "100\n"
+    masters = [node for node in cluster if b"role:master" in raw(node, "INFO replication")]
+    masters[-1].kill()
+    rest = [node for node in cluster if node is not masters[-1]]
+    until(lambda: sum(b"role:master" in raw(node, "INFO replication") for node in rest) == 3)
+    until(lambda: b"cluster_state:ok" in raw(rest[0], "CLUSTER INFO"))
+    with Cache(f"redis+cluster://127.0.0.1:{rest[0].port}") as cache:
+        for number in range(100):
+            until(lambda number=number: cache.set(f"new:{number}", number))
+            assert cache.get(f"new:{number}") == number
+    # The other process never saw a wrong value, and goes on.
+    assert load.poll() is None
+    ends = time.monotonic() + 30
+    last = int(load.stdout.readline())
+    while int(load.stdout.readline()) < last + 1000:
+        assert time.monotonic() < ends
+    load.kill()
+    with contextlib.suppress(ValueError):
+        load.communicate()
