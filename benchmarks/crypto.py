@@ -26,12 +26,12 @@ from .common import compare, print_machine
 MIB = 2**20
 keyring = Keyring(os.urandom(32))
 (name,) = keyring.names("users:42")
-TIMES = {"created": 1_700_000_000_000, "until": 1_700_000_060_000}
+CREATED, UNTIL = 1_700_000_000_000, 1_700_000_060_000
 
 
 def bytes_of(size: int, rounds: int, calls: int) -> None:
     plain = os.urandom(size)
-    sealed = bytes(keyring.seal(plain, name, **TIMES))
+    sealed = bytes(keyring.seal(plain, name, created=CREATED, until=UNTIL))
     alone, nonce, out = AESGCM(os.urandom(32)), os.urandom(12), bytearray(size + 16)
     encrypted = alone.encrypt(nonce, plain, sealed[:384])
     theirs, master = ZeroKnowledgeEncryptor(), os.urandom(32)
@@ -47,7 +47,7 @@ def bytes_of(size: int, rounds: int, calls: int) -> None:
         {
             "AES-256-GCM alone, to warm memory": lambda: alone.encrypt_into(nonce, plain, sealed[:384], out),
             "cachekit": lambda: theirs.encrypt(plain, master, b"aad"),
-            "Keyring.seal": lambda: keyring.seal(plain, name, **TIMES),
+            "Keyring.seal": lambda: keyring.seal(plain, name, created=CREATED, until=UNTIL),
         },
         rounds=rounds,
         calls=calls,
@@ -78,8 +78,8 @@ def table() -> None:
     alone, nonce, out = AESGCM(os.urandom(32)), os.urandom(12), bytearray(size)
     encrypted = alone.encrypt(nonce, bytes(size), None)
     with tempfile.TemporaryDirectory() as directory:
-        plain = framecache.Cache(f"file://{directory}/plain")
-        cache = framecache.Cache(f"file://{directory}/sealed", keyring=keyring)
+        plain = framecache.Cache(f"file://{directory}/plain", l1=None)
+        cache = framecache.Cache(f"file://{directory}/sealed", keyring=keyring, l1=None)
         for each in (plain, cache):
             each.set("t", arrow)
         framecache.trim_pool()

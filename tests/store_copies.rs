@@ -181,7 +181,7 @@ fn an_entry_takes_the_place_of_others_in_its_transaction() {
         for key in ["old", "older", "kept"] {
             store.put_frame(key, frame, New::default(), 0).unwrap();
         }
-        let copies = ["old", "older"].map(|key| look(&store, key).1.guards);
+        let copies = ["old", "older"].map(|key| store.fence(key, &[]).unwrap());
         let replacing = New { replaces: &["old", "older", "none", "new"], ..New::default() };
         let absent = New { if_absent: true, ..replacing.clone() };
         assert_eq!(store.put_frame("new", frame, absent, 0).unwrap(), Stored::Exists);

@@ -390,5 +390,9 @@ pub(super) fn check_guards(argument: &'static str, guards: &[u8]) -> Result<()> 
         return Ok(());
     }
     let found = format!("{} bytes", guards.len());
-    Err(Error::Argument { argument, expected: "guards, of 6 bytes each".into(), found })
+    Err(Error::Argument {
+        argument,
+        expected: "the guards that fence() or look() returned, of 6 bytes each".into(),
+        found,
+    })
 }
