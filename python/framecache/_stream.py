@@ -291,8 +291,8 @@ class _Places:
         native = store._store if isinstance(store, SealedStore) else store
         if not isinstance(native, Store):
             raise InvalidArgument(
-                "url: expected a cache with a directory (file:///path), where what is larger than memory belongs; got an "
-                "engine beyond this machine"
+                "url: expected a cache with a directory (file:///path), where what is larger than memory belongs; got "
+                "an engine beyond this machine"
             )
         self.store = native
         self.keyring: Keyring | None = None
