@@ -89,6 +89,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.json
 	$(BIN)/python -m benchmarks.json --fresh
 	$(BIN)/python -m benchmarks.crypto
+	$(BIN)/python -m benchmarks.remote
 
 soak: $(VENV)/test-packages $(VENV)/extension
 	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py

@@ -58,7 +58,9 @@ class Fence(bytes):
         return made
 
     def __add__(self, other: Buffer) -> Fence:
-        """A fence of both."""
+        """A fence of both; none, as where there was no room for it, if one of them is."""
+        if not self or not memoryview(other).nbytes:
+            return Fence(b"", {})
         return Fence(bytes(self) + bytes(other), {**self.stamps, **getattr(other, "stamps", {})})
 
 

@@ -169,7 +169,7 @@ def test_an_impossible_ttl_is_refused_before_anything_is_stored(cache, ttl):
         "file:relative",
         "file://host/path",
         "/path",
-        "redis://h",
+        "memcached://h",
         "file:///a?b=1",
         "file:///a#b",
         "memory:",
