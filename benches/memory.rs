@@ -44,6 +44,14 @@ fn pool<I: Send + 'static>(workers: usize, work: impl Work<I, usize>) -> WorkerP
     WorkerPool::new(workers, Arc::new(StreamingProcessor::with_default_limit()), work)
 }
 
+fn without_pool(item: &Arc<[u8]>, count: usize) {
+    let half = || (0..count / 2).for_each(|_| drop(black_box(Compression::Lz4.compress(item))));
+    std::thread::scope(|scope| {
+        scope.spawn(half);
+        half();
+    });
+}
+
 fn main() {
     const ITEMS: usize = 10_000;
     let empty = || (|_: &usize| framecache::memory::ON_CALLER_BELOW, |item: usize, _: &mut ScratchBuffers| item);
@@ -71,6 +79,8 @@ fn main() {
                 ("one worker", Box::new(|| run(&mut one, items()))),
                 ("on the calling thread", Box::new(|| run(&mut inline, items()))),
                 ("two workers", Box::new(|| run(&mut two, items()))),
+                // What the machine has to give at this moment.
+                ("two threads, a half of them each", Box::new(|| without_pool(&item, count.min(4096)))),
             ],
         );
     }

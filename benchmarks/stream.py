@@ -1,7 +1,7 @@
 """Tables larger than memory: how fast they are written and read, and in how much memory.
 
-Run ``python benchmarks/stream.py [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a process
-of its own, which samples its anonymous memory every 5 ms. ``--plot PATH`` writes the samples as an SVG.
+Run ``python -m benchmarks.stream [GiB]`` (8 if not given); results stand in ``RESULTS.md``. Each measurement is a
+process of its own, which samples its anonymous memory every 5 ms. ``--plot PATH`` writes the samples as an SVG.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Sampled:
 
     def __enter__(self) -> Sampled:
         self.samples: list[tuple[float, int]] = []
-        self.base, self.began = anonymous(), time.perf_counter()
+        self.base, self.began, self.cpu = anonymous(), time.perf_counter(), time.process_time()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self._thread.start()
@@ -44,14 +44,19 @@ class Sampled:
             self.samples.append((time.perf_counter() - self.began, anonymous() - self.base))
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self.began
+        self.seconds, self.cpu = time.perf_counter() - self.began, time.process_time() - self.cpu
         self._end.set()
         self._thread.join()
 
     def result(self) -> dict[str, Any]:
         """What was measured."""
         peak = max((size for _, size in self.samples), default=0)
-        return {"seconds": self.seconds, "peak": peak, "samples": self.samples[:: max(1, len(self.samples) // 400)]}
+        return {
+            "seconds": self.seconds,
+            "cpu": self.cpu,
+            "peak": peak,
+            "samples": self.samples[:: max(1, len(self.samples) // 400)],
+        }
 
 
 def batches(size: int) -> Iterator[Any]:
@@ -162,7 +167,7 @@ def plain(directory: str, size: int, workers: int) -> dict[str, Any]:
 def measured(name: str, directory: str, size: int, workers: int) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--one", name, directory, str(size), str(workers)],
+        [sys.executable, "-m", "benchmarks.stream", "--one", name, directory, str(size), str(workers)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -178,9 +183,13 @@ def plot(path: str, series: dict[str, list[tuple[float, int]]]) -> None:
     lines = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 340" font-family="sans-serif" font-size="12">']
     for limit, text in ((288, "256 + 32 MiB"), (128, "128 MiB"), (0, "0")):
         y = 310 - 290 * (limit << 20) / most
-        lines.append(f'<path d="M90 {y:.0f}H830" stroke="#bbb"/><text x="85" y="{y + 4:.0f}" text-anchor="end">{text}</text>')
+        lines.append(
+            f'<path d="M90 {y:.0f}H830" stroke="#bbb"/><text x="85" y="{y + 4:.0f}" text-anchor="end">{text}</text>'
+        )
     for (name, samples), color in zip(series.items(), ("#c33", "#36c"), strict=True):
-        points = " ".join(f"{90 + 740 * at / longest:.1f},{310 - 290 * max(0, size) / most:.1f}" for at, size in samples)
+        points = " ".join(
+            f"{90 + 740 * at / longest:.1f},{310 - 290 * max(0, size) / most:.1f}" for at, size in samples
+        )
         lines.append(f'<polyline points="{points}" fill="none" stroke="{color}"/>')
         lines.append(f'<text x="{100 + 60 * (color == "#36c")}" y="40" fill="{color}">{name}</text>')
     lines.append(f'<text x="830" y="330" text-anchor="end">{longest:.0f} s</text></svg>')
@@ -192,6 +201,7 @@ def main(size: int, plot_to: str | None) -> None:
     workers = 2
     with tempfile.TemporaryDirectory() as directory:
         rates: dict[tuple[str, int], list[float]] = {}
+        costs: dict[tuple[str, int], list[float]] = {}
         peaks: dict[str, int] = {}
         series: dict[str, list[tuple[float, int]]] = {}
         for _ in range(3):
@@ -199,6 +209,7 @@ def main(size: int, plot_to: str | None) -> None:
                 for name in ("write", "read"):
                     result = measured(name, directory, size, threads)
                     rates.setdefault((name, threads), []).append(size / result["seconds"] / (1 << 20))
+                    costs.setdefault((name, threads), []).append(result["cpu"] * GIB / size)
                     if threads:
                         peaks[name] = max(peaks.get(name, 0), result["peak"])
                         series[name] = result["samples"]
@@ -207,12 +218,16 @@ def main(size: int, plot_to: str | None) -> None:
         for (name, threads), values in rates.items():
             alone = statistics.median(rates[name, 0])
             median = statistics.median(values)
-            print(f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {sorted(round(v) for v in values)}")
+            all_of_them = sorted(round(value) for value in values)
+            print(f"{name:6} {threads} workers {median:8.0f} MiB/s {median / alone:6.2f}x  of {all_of_them}")
+        for (name, threads), values in costs.items():
+            print(f"{name:6} {threads} workers {statistics.median(values):8.2f} s of processor time a GiB")
         for name, peak in peaks.items():
             print(f"{name:6} peak growth of anonymous memory {peak / (1 << 20):6.1f} MiB")
         for name, times in measured("ranges", directory, size, workers).items():
             times.sort()
-            print(f"1 MiB range, {name}: median {times[100] * 1e3:.2f} ms, p90 {times[180] * 1e3:.2f}, p99 {times[198] * 1e3:.2f}")
+            median, p90, p99 = (f"{times[at] * 1e3:.2f}" for at in (100, 180, 198))
+            print(f"1 MiB range, {name}: median {median} ms, p90 {p90}, p99 {p99}")
         times = measured("plain", directory, size, workers)
         medians = {name: statistics.median(values) for name, values in times.items()}
         print(f"plain stream {medians['stream'] * 1e3:.1f} ms, memory map {medians['mapped'] * 1e3:.1f} ms:", end=" ")

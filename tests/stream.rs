@@ -92,7 +92,7 @@ proptest! {
         reader.read_to_end(&mut all).unwrap();
         prop_assert!(all == payload);
         reader.verify().unwrap();
-        for (offset, count) in reads {
+        for (offset, count) in reads.iter().copied() {
             let offset = offset as usize % (len + 1000);
             let expected = &payload[offset.min(len)..(offset + count).min(len)];
             let mut out = vec![0; count];
@@ -105,6 +105,17 @@ proptest! {
             (&mut reader).take(count as u64).read_to_end(&mut from_here).unwrap();
             prop_assert!(from_here == expected);
         }
+        let ends: std::collections::BTreeSet<_> = reads.iter().map(|(offset, _)| u64::from(*offset) % (len as u64 + 1)).collect();
+        let ends: Vec<_> = ends.into_iter().collect();
+        let ranges: Vec<_> = ends.as_chunks::<2>().0.iter().map(|[start, end]| *start..*end).collect();
+        let mut gathered = Vec::new();
+        reader
+            .gather(&ranges, |offset, bytes| {
+                assert!(payload[offset as usize..][..bytes.len()] == *bytes);
+                gathered.push(bytes.len() as u64);
+            })
+            .unwrap();
+        prop_assert_eq!(gathered.iter().sum::<u64>(), ranges.iter().map(|range| range.end - range.start).sum::<u64>());
         match reader.as_plain() {
             Some(plain) => prop_assert!(!seal && *plain == *payload),
             None => prop_assert!(seal || compression != Compression::None),

@@ -80,6 +80,7 @@ class Stream:
         lengths: list[tuple[bytes, bool]] | None = None,
         last: bool = True,
     ) -> None:
+        """Seal all parts; `last`: whether the last chunk is sealed as one."""
         salt, stream = bytes(range(seed, seed + 16)), bytes(range(seed + 50, seed + 82))
         name = name_of(master, tenant, key)
         fields = f'"aad": 4, "kid": "{key_id(master).hex()}", "salt": "{salt.hex()}", "stream": "{stream.hex()}", '

@@ -849,7 +849,7 @@ class StreamWriter:
         chunk_size: int | None = None,
         workers: int | None = None,
         keyring: Keyring | None = None,
-    ) -> Self: ...
+    ) -> StreamWriter: ...
     def write(self, data: Buffer) -> int:
         """Append bytes; a buffer that may change is copied first. After an error nothing more can be written."""
 
@@ -878,7 +878,7 @@ class StreamReader:
 
     def __new__(
         cls, frame: Frame, key: str, *, keyring: Keyring | None = None, workers: int | None = None
-    ) -> Self: ...
+    ) -> StreamReader: ...
     @property
     def nbytes(self) -> int:
         """Bytes of payload."""
@@ -932,7 +932,7 @@ class TableScan:
         keyring: Keyring | None = None,
         workers: int | None = None,
         progress: Callable[[int, int], object] | None = None,
-    ) -> Self: ...
+    ) -> TableScan: ...
     @property
     def num_batches(self) -> int:
         """How many batches there are."""

@@ -45,7 +45,7 @@ class Leases:
         except StoreBusy:
             return None
         except StoreError as error:
-            self._tiers.failed(error, key)
+            self._tiers.failed(error, key, write=True)
             return None
         shared.breaker.succeeded(write=True)
         return HELD if token is None else token

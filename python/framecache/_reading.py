@@ -277,9 +277,9 @@ class Reader:
             self.shared.counts.log(reason, "%s entry of %.100r is a miss: %s", reason, key, error)
         return reason
 
-    def failed(self, error: StoreError, key: str = "") -> None:
-        """Note that the store failed; raise the error where that is wanted."""
-        self.shared.breaker.failed()
+    def failed(self, error: StoreError, key: str = "", write: bool = False) -> None:
+        """Note that the store failed to read or to write; raise the error where that is wanted."""
+        self.shared.breaker.failed(write)
         self.shared.counts.add("error")
         self.shared.emit("error", "store", key)
         if self.shared.raise_on_error:

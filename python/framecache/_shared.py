@@ -43,9 +43,11 @@ class Counts:
         """Log a warning, if there was none of this kind within a minute."""
         now = time.monotonic()
         if now - self._logged.get(kind, -_LOG_EVERY) >= _LOG_EVERY:
+            try:
+                import logging
+            except OSError:
+                return  # there is no file descriptor left to read it with; what happened is counted
             self._logged[kind] = now
-            import logging
-
             logging.getLogger("framecache").warning(message, *arguments)
 
 

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 class StreamMethods(AsyncMethods):
     """Values that are larger than memory: written front to back, read from anywhere.
 
-    They need a directory: a cache in memory alone raises `InvalidArgument`. `get` does not see them, as they would have to
-    fit into memory; with them, every other method does what it does with any entry. With a keyring, chunks are sealed,
-    each on its own, and may be compressed first: their sizes then tell how well each of them could be.
+    They need a directory: a cache in memory alone raises `InvalidArgument`. `get` does not see them, as they would have
+    to fit into memory; every other method does with them what it does with any entry. With a keyring, chunks are
+    sealed, each on its own, and may be compressed first: their sizes then tell how well each of them could be.
     """
 
     def open_writer(
@@ -53,7 +53,7 @@ class StreamMethods(AsyncMethods):
         progress: Progress | None = None,
         total: int | None = None,
     ) -> Writer:
-        """Return a file to write the value of `key` to. Closing it stores the value; readers see the old one until then.
+        """Return a file for the value of `key`. Closing it stores the value; until then readers see the old one.
 
         As a context manager it stores the value at the end, and nothing if the block raises. A file that is not closed
         leaves nothing behind, and neither does one to which a write failed.
@@ -97,8 +97,8 @@ class StreamMethods(AsyncMethods):
 
         Args:
             key: At most 64 KiB of UTF-8.
-            source: Anything with `__arrow_c_stream__`, whose batches are taken one at a time; an iterable of buffers, or
-                of record batches or tables of one schema; or one buffer.
+            source: Anything with `__arrow_c_stream__`, whose batches are taken one at a time; an iterable of buffers,
+                or of record batches or tables of one schema; or one buffer.
             ttl: As for `set`.
             max_age: As for `set`.
             tags: As for `set`.
@@ -122,7 +122,7 @@ class StreamMethods(AsyncMethods):
             filling.close()
 
     def open_reader(self, key: str, *, workers: int | None = None, progress: Progress | None = None) -> Reader | None:
-        """Return the value of `key` as a file to read and seek in; `None` if there is none that was written as a stream.
+        """Return the value of `key` as a file to read and seek in; `None` if none was written as a stream.
 
         It goes on with what it found, whatever becomes of the entry. What is sealed was verified before it is returned.
 
@@ -162,12 +162,13 @@ class StreamMethods(AsyncMethods):
             InvalidArgument: a column that the table does not have.
         """
         chosen = None if columns is None else list(columns)
-        return self._open_stream(
+        scan: TableScan | None = self._open_stream(
             key,
             lambda frame, name, keyring: TableScan(
                 frame, name, columns=chosen, keyring=keyring, workers=workers, progress=progress
             ),
         )
+        return scan
 
     async def aopen_writer(self, key: str, **options: Any) -> Writer:
         """As `open_writer`; the file has `awrite` and `aclose`, and is an asynchronous context manager too."""
@@ -299,9 +300,7 @@ class _Places:
 class _Entry:
     """An entry that is being written."""
 
-    def __init__(
-        self, cache: StreamMethods, key: str, native: StreamWriter, places: _Places, created: int
-    ) -> None:
+    def __init__(self, cache: StreamMethods, key: str, native: StreamWriter, places: _Places, created: int) -> None:
         self._cache = cache
         self._key = key
         self._places = places
@@ -385,5 +384,6 @@ def _items(source: Any) -> Iterable[object]:
     try:
         memoryview(source)
     except TypeError:
-        return iter(source)
+        several: Iterable[object] = source
+        return several
     return (source,)

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, Final
 
     from typing_extensions import Self
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from framecache._stream import Progress, _Entry
 
     InThread = Callable[..., Awaitable[Any]]
+
+
+#: Bytes up to which the chunks of a read stay in memory until it is complete.
+_JOINED_UP_TO: Final = 8 << 20
 
 
 class Writer:
@@ -169,14 +173,16 @@ class Reader(io.RawIOBase):
         self._check()
         left = max(0, self.nbytes - self._position)
         size = left if size is None or size < 0 else min(size, left)
-        parts = []
+        parts: list[Any] = []
+        # Of a large read, what was taken over into Python's memory gives the chunk's back.
+        keep = bytes if size > _JOINED_UP_TO else memoryview
         while size:
-            part = bytes(self._native.read(self._position, size))
+            part = keep(self._native.read(self._position, size))
             parts.append(part)
             self._position += len(part)
             size -= len(part)
         self._tell_progress()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
 
     def readall(self) -> bytes:
         """Read all that is left."""

@@ -154,7 +154,7 @@ class Tiers(Reader):
     ) -> list[Status]:
         chosen = [(key, *choose(value, codec)) for _, key, value in values]
         # Without a fence, as the store failed when it was to be taken, nobody knows what happened since.
-        if fence == b"" or not self.shared.breaker.allows():
+        if fence == b"" or not self.shared.breaker.allows(write=True):
             return ["dropped"] * len(values)
         try:
             stored = store.put_many(
@@ -170,9 +170,9 @@ class Tiers(Reader):
         except StoreError as error:
             if self.shared.read_only:
                 raise
-            self.failed(error, values[0][1] if values else "")
+            self.failed(error, values[0][1] if values else "", write=True)
             return ["dropped"] * len(values)
-        self.shared.breaker.succeeded()
+        self.shared.breaker.succeeded(write=True)
         return stored
 
     def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:

@@ -12,13 +12,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The first of consecutive chunks at which reading ahead begins: a range of up to a chunk's size lies in two.
+const READ_AHEAD_FROM: usize = 3;
 /// How many chunks are read ahead for each worker.
 const AHEAD: usize = 4;
 
 /// Reads a stream that stands in memory or in a mapped file.
 ///
-/// [`Read`] and [`Seek`] go through the payload with a position; two chunks read one after the other begin to read ahead,
-/// as far as the budget goes. [`Self::read_at`] and [`Self::slice`] take any part of it. What is sealed is never returned
+/// [`Read`] and [`Seek`] go through the payload with a position; who goes on to a third chunk is read ahead, as far as the
+/// budget goes. [`Self::read_at`] and [`Self::slice`] take any part of it. What is sealed is never returned
 /// before its tag was found right.
 pub struct StreamReader {
     chunks: Arc<Chunks>,
@@ -30,6 +32,8 @@ pub struct StreamReader {
     last: Mutex<Option<(usize, FrameBuf)>>,
     /// Chunks that workers have or will have.
     ahead: Range<usize>,
+    /// Chunks that were read one after the other, the last one among them.
+    run: usize,
 }
 
 impl StreamReader {
@@ -68,7 +72,16 @@ impl StreamReader {
         let most = (0..chunks.index.chunks()).map(|number| crate::memory::Work::cost(&*chunks, &number)).max();
         let budget = options.part(most.unwrap_or(0).max(1))?;
         let pool = WorkerPool::shared(options.workers, budget, Arc::clone(&chunks));
-        Ok(Self { chunks, times, pool, workers: options.workers, position: 0, last: Mutex::new(None), ahead: 0..0 })
+        Ok(Self {
+            chunks,
+            times,
+            pool,
+            workers: options.workers,
+            position: 0,
+            last: Mutex::new(None),
+            ahead: 0..0,
+            run: 0,
+        })
     }
 
     /// What the index says.
@@ -147,6 +160,36 @@ impl StreamReader {
         Ok(FrameBuf::from_aligned(out, self.chunks.frame.origin()).copied())
     }
 
+    /// Reads these ranges of the payload, in rising order, and the chunks in which they lie in parallel; gives what each
+    /// chunk has of each range to `sink`, with its offset in the payload.
+    ///
+    /// # Errors
+    /// As [`Self::read_exact_at`].
+    pub fn gather(&mut self, ranges: &[Range<u64>], mut sink: impl FnMut(u64, &[u8])) -> Result<()> {
+        if let Some(outside) = ranges.iter().find(|range| range.end > self.len()) {
+            return Err(self.outside(outside.start, usize::try_from(outside.end - outside.start).unwrap_or(usize::MAX)));
+        }
+        let size = self.chunks.index.chunk_size as u64;
+        let filled = ranges.iter().filter(|range| range.start < range.end);
+        let mut numbers: Vec<_> =
+            filled.flat_map(|range| (range.start / size) as usize..=((range.end - 1) / size) as usize).collect();
+        numbers.dedup();
+        self.stop_reading_ahead();
+        let mut next = numbers.iter();
+        self.pool.process(numbers.iter().copied().map(Ok::<_, Error>), |chunk| {
+            let (chunk, start) = (chunk?, next.next().map_or(0, |number| *number as u64 * size));
+            for range in ranges {
+                let from = range.start.clamp(start, start + chunk.len() as u64);
+                let to = range.end.clamp(from, start + chunk.len() as u64);
+                if from < to {
+                    sink(from, &chunk[(from - start) as usize..(to - start) as usize]);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Reads every chunk, and compares what there is of checksums and tags.
     ///
     /// # Errors
@@ -156,7 +199,7 @@ impl StreamReader {
     }
 
     /// What is left of the chunk at the position, which goes on to the next one; `None` at the end. Reads ahead from the
-    /// second one on.
+    /// third one on.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -186,13 +229,14 @@ impl StreamReader {
             return Ok(found);
         }
         let follows = number > 0 && self.remembered(number - 1).is_some();
+        self.run = if follows { self.run + 1 } else { 1 };
         // In a forked child nothing is on its way, whatever the parent had begun.
         if self.ahead.start != number || self.ahead.len() != self.pool.outstanding() {
             self.stop_reading_ahead();
         }
         if self.ahead.is_empty() {
             self.ahead = number..number;
-            if !follows {
+            if self.run < READ_AHEAD_FROM {
                 return self.chunk(number);
             }
             self.read_ahead();

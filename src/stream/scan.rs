@@ -88,7 +88,7 @@ impl TableScan {
         let (start, (metadata, body)) = place_of(&block, self.reader.len())?;
         let message = match &self.columns {
             None => self.whole(start, metadata + body)?,
-            Some(columns) => self.parts(&name, columns, start, (metadata, body))?,
+            Some(_) => self.parts(&name, start, (metadata, body))?,
         };
         // What was written is read: a panic is that of a stream that another program made.
         let decoded = catch_unwind(AssertUnwindSafe(|| self.decoder.read_record_batch(&block, &buffer_over(&message))));
@@ -111,25 +111,30 @@ impl TableScan {
         Ok(FrameBuf::from_aligned(out, Origin::Trusted).copied())
     }
 
-    /// A message and of its body the buffers of these columns; the others hold anything.
-    fn parts(&self, name: &str, columns: &[usize], start: u64, (metadata, body): (usize, usize)) -> Result<FrameBuf> {
+    /// A message and of its body the buffers of the chosen columns; the others hold anything.
+    fn parts(&mut self, name: &str, start: u64, (metadata, body): (usize, usize)) -> Result<FrameBuf> {
         if let Some(plain) = self.reader.as_plain() {
             return plain.slice(start as usize..start as usize + metadata + body);
         }
         let head = self.reader.slice(start, metadata)?;
         let mut out = AlignedBuf::stale_plaintext(metadata + body)?;
         out.as_mut_slice()[..metadata].copy_from_slice(&head);
-        for range in self.ranges(name, &head, columns)? {
-            let place = metadata.saturating_add(range.start)..metadata.saturating_add(range.end);
-            let room = out.as_mut_slice().get_mut(place);
-            let room = room.ok_or_else(|| malformed(name, "buffers inside the body", format!("{range:?}")))?;
-            self.reader.read_exact_at(start + (metadata + range.start) as u64, room)?;
+        let mut ranges = self.ranges(name, &head)?;
+        if let Some(range) = ranges.iter().find(|range| range.end > body) {
+            return Err(malformed(name, "buffers inside the body", format!("{range:?}")));
         }
+        ranges.sort_unstable_by_key(|range| range.start);
+        let base = start + metadata as u64;
+        let places: Vec<_> = ranges.iter().map(|range| base + range.start as u64..base + range.end as u64).collect();
+        let room = &mut out.as_mut_slice()[metadata..];
+        // What lies in the ranges lies in the body.
+        self.reader
+            .gather(&places, |offset, bytes| room[(offset - base) as usize..][..bytes.len()].copy_from_slice(bytes))?;
         Ok(FrameBuf::from_aligned(out, Origin::Trusted).copied())
     }
 
-    /// Where the buffers of these columns stand in the body.
-    fn ranges(&self, name: &str, head: &[u8], columns: &[usize]) -> Result<Vec<Range<usize>>> {
+    /// Where the buffers of the chosen columns stand in the body.
+    fn ranges(&self, name: &str, head: &[u8]) -> Result<Vec<Range<usize>>> {
         let wrong = |expected: &'static str| malformed(name, expected, "another message");
         // The length of the flatbuffer stands before it, after four bytes of 255 in files of today.
         let skip = if head.starts_with(&[255; 4]) { 8 } else { 4 };
@@ -148,7 +153,7 @@ impl TableScan {
                 let buffer = buffers.get(index);
                 let start = usize::try_from(buffer.offset()).map_err(|_| wrong("buffers inside the body"))?;
                 let len = usize::try_from(buffer.length()).map_err(|_| wrong("buffers inside the body"))?;
-                if columns.contains(&number) && len > 0 {
+                if self.columns.as_ref().is_none_or(|columns| columns.contains(&number)) && len > 0 {
                     ranges.push(start..start.saturating_add(len));
                 }
             }

@@ -211,6 +211,29 @@ def test_the_breaker_opens_half_opens_and_closes(broken, clock):
     assert cache.stats()["error"] == 6
 
 
+def test_a_store_to_which_nothing_can_be_written_is_read_on(broken, clock):
+    cache, store = broken
+    f = cache(name="f")(lambda x: x)
+    f(0)
+    store.broken = WRITES
+    for x in range(1, 10):
+        assert f(x) == x
+        assert f(0) == 0
+    assert cache.health()["store"] == "open"
+    store.calls.clear()
+    assert [f(x) for x in range(20)] == list(range(20))
+    assert cache.set("key", "value") is False
+    assert set(store.calls) == {"look", "fence"}
+    assert f.get(0) == 0
+    clock.advance(1.1)
+    assert cache.health()["store"] == "half-open"
+    store.broken = ()
+    # The trial is the lease, after which the value may be written.
+    assert f(30) == 30
+    assert f.get(30) == 30
+    assert cache.health()["store"] == "closed"
+
+
 def test_hooks_are_told_of_errors(broken):
     cache, store = broken
     recorder = Recorder()
@@ -293,7 +316,7 @@ def test_pauses_that_are_over_are_dropped(clock):
 
 def test_what_the_system_refuses_is_a_miss(tmp_path):
     code = f"""
-        import framecache, logging, resource
+        import framecache, resource
         cache = framecache.Cache("file://{tmp_path}/cache", l1=None)
 
         @cache

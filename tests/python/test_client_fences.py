@@ -163,6 +163,24 @@ def test_what_closed_loops_left_behind_is_dropped():
     assert len(flights) < 200
 
 
+def test_what_a_closed_loop_left_behind_keeps_its_lease_until_that_is_given_back():
+    class Closed:
+        is_closed = staticmethod(lambda: True)
+        is_running = staticmethod(lambda: False)
+
+    flights = Flights()
+    left = Flight(flights, 1, "key", Closed())
+    flights.begin(left)
+    left.lease = 1
+    mine = Flight(flights, 1, "key")
+    assert flights.begin(mine) is mine
+    flights.end(Flight(flights, 1, "key"), Outcome("lost"))
+    assert flights.before(mine) == [left]
+    left.lease = None
+    flights.end(mine, Outcome("lost"))
+    assert len(flights) == 0
+
+
 def test_a_flight_ends_once_and_only_if_it_began():
     flights = Flights()
     mine, other = Flight(flights, 1, "key"), Flight(flights, 1, "key", background=True)
