@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import reduce
 from operator import add
 
-from framecache._framecache import CopyRequired, EntryRefused, InvalidArgument, StoreError
+from framecache._framecache import CopyRequired, EntryRefused, FrameError, InvalidArgument, StoreError
 from framecache._values import SEALED, Opener
 
 TYPE_CHECKING = False
@@ -165,6 +165,8 @@ class SealedStore:
                 key, sealed, max_value_bytes=self._max_value_bytes
             )
         except EntryRefused as error:
+            if _starts_stream(sealed):
+                raise FrameError("not a sealed frame: found a sealed stream, which open_reader reads") from error
             if error.reason not in _KEPT:
                 if at_hand:
                     return "elsewhere"
@@ -237,3 +239,9 @@ class SealedStore:
         """Where an entry of `key` may stand; while migrating, under the key itself too."""
         names = [name.hex() for name in self._keyring.names(self._prefix + key)]
         return [*names, key] if self._migrating else names
+
+
+def _starts_stream(frame: Frame) -> bool:
+    """Whether a frame says that it is a sealed stream; what does is no sign of tampering with a value."""
+    start = b'{"s": "sealed-stream"'
+    return bytes(memoryview(frame)[7 : 7 + len(start)]) == start

@@ -333,3 +333,13 @@ def test_a_rotation_keeps_set_if_absent_exact(open_cache: Callable[..., Cache]) 
     for thread in threads:
         thread.join()
     assert sorted(stored) == list(range(100))
+
+
+def test_a_sealed_stream_is_no_sign_of_tampering(open_cache: Callable[..., Cache]) -> None:
+    cache = open_cache(on_tamper="raise")
+    with cache.open_writer("stream") as writer:
+        writer.write(SECRET.encode())
+    assert cache.get("stream", "miss") == "miss"
+    assert cache.stats() == {"unreadable": 1}
+    with cache.open_reader("stream") as reader:
+        assert reader.read() == SECRET.encode()
