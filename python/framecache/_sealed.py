@@ -7,7 +7,14 @@ from contextlib import suppress
 from functools import reduce
 from operator import add
 
-from framecache._framecache import CopyRequired, EntryRefused, FrameError, InvalidArgument, StoreError
+from framecache._framecache import (
+    CopyRequired,
+    EntryRefused,
+    FrameError,
+    InvalidArgument,
+    SerializationWrapper,
+    StoreError,
+)
 from framecache._values import SEALED, Opener
 
 TYPE_CHECKING = False
@@ -224,8 +231,26 @@ class SealedStore:
         self._store.clear()
 
     def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
-        """Refuse: the store has names, which do not tell the keys."""
-        raise InvalidArgument("keys: expected a cache without a keyring; the names of sealed entries do not tell keys")
+        """As `Store.keys`. The names do not tell keys: each entry is opened. What this keyring and tenant cannot open
+        is left out, and so are streams.
+        """
+        names, after = self._store.keys("", start, now)
+        opened = (self._key_of(name, now) for name in names)
+        return [key for key in opened if key is not None and key.startswith(prefix)], after
+
+    def _key_of(self, name: str, now: int) -> str | None:
+        """The key of the entry under a name, if it can be opened; one that is not sealed stands under its key."""
+        found = self._store.look(name, now, whole=True)
+        if isinstance(found, str):
+            return None
+        try:
+            frame = self._keyring.open(found[0], bytes.fromhex(name))
+        except EntryRefused as error:
+            return name if error.reason == "not_sealed" and time.time() < self._plaintext_until else None
+        except ValueError:  # no name of a sealed entry
+            return name if time.time() < self._plaintext_until else None
+        key = SerializationWrapper.unwrap_metadata(frame)[1].get("key")
+        return key[len(self._prefix) :] if isinstance(key, str) and key.startswith(self._prefix) else None
 
     def stats(self) -> dict[str, int]:
         """Return sizes and counts of the store."""

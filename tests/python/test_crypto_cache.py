@@ -275,10 +275,36 @@ def test_what_a_cache_can_do_it_can_do_with_sealed_entries(open_cache: Callable[
     assert cache.get("e") == [1, "json"]
     assert cache.touch("a", 30)
     assert cache.delete_many(["a", "d"]) == 1
-    with pytest.raises(InvalidArgument, match="keyring"):
-        list(cache.keys())
+    assert sorted(cache.keys()) == ["b", "c", "e"]
     assert cache.verify() == {"whole": 3, "damaged": 0, "orphans": 0}
     cache.invalidate_tags("t")
     assert ("b" in cache, "e" in cache) == (False, True)
     cache.clear()
     assert "e" not in cache
+
+
+def test_keys_are_listed_by_who_can_open_their_entries(open_cache: Callable[..., Cache]) -> None:
+    cache = open_cache(namespace="n")
+    cache.set_many({"a/1": 1, "a/2": b"x" * 100_000, "b": None})
+    other = open_cache(namespace="n", keyring=Keyring(b"other".ljust(32)))
+    other.set("c", 1)
+    assert (sorted(cache.keys()), sorted(cache.keys("a/")), list(other.keys())) == (
+        ["a/1", "a/2", "b"],
+        ["a/1", "a/2"],
+        ["c"],
+    )
+    rotated = open_cache(namespace="n", keyring=Keyring(b"new".ljust(32), previous=[MASTER]))
+    rotated.set("d", 1)
+    assert sorted(rotated.keys()) == ["a/1", "a/2", "b", "d"]
+    assert list(open_cache(namespace="n", keyring=Keyring(MASTER, tenant="another")).keys()) == []
+
+
+def test_keys_of_entries_that_are_not_sealed_are_listed_while_migrating(
+    open_cache: Callable[..., Cache], directory: Path
+) -> None:
+    with Cache(f"file://{directory}") as plain:
+        plain.set_many({"plain": 1, "ab" * 32: 2})
+    migrating = open_cache(accept_plaintext_until=datetime.now(timezone.utc) + timedelta(hours=1))
+    migrating.set("sealed", 1)
+    assert sorted(migrating.keys()) == ["ab" * 32, "plain", "sealed"]
+    assert list(open_cache().keys()) == ["sealed"]
