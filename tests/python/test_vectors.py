@@ -150,7 +150,7 @@ def test_every_source_of_a_malformed_vector_is_refused(vector):
 @pytest.mark.parametrize("vector", [v for v in VECTORS if "key" in v], ids=lambda vector: vector["name"])
 def test_a_store_refuses_a_malformed_entry(vector, tmp_path):
     store = Store(str(tmp_path / "cache"))
-    store.put_frame(vector["key"], bytes.fromhex(vector["hex"]), 0)
+    store.put_frames([(vector["key"], bytes.fromhex(vector["hex"]), [])], 0)
     with pytest.raises(FrameError, match=rf"at offset {vector['error_offset']}, expected "):
         store.get(vector["key"], 0)
     with Cache(f"file://{tmp_path}/cache") as cache:
