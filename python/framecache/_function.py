@@ -183,6 +183,11 @@ class Cached:
             raise InvalidArgument(f"{self.label}: expected arguments that do not change, found one that was changed")
         return call()
 
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, str]:
+        """The canonical key and the key of a call."""
+        canonical = self.call.canonical(*args, **kwargs)
+        return canonical, self.call.key_of(canonical)
+
     def cache_info(self) -> CacheInfo:
         """Return how its calls were answered in this process since the last `cache_clear`."""
         plan = self.plan
@@ -223,23 +228,20 @@ class Function(Cached):
         """Return the cached result of a call, or `None`; never call the function."""
         if self.bypassed():
             return None
-        canonical = self.call.canonical(*args, **kwargs)
-        found = self.computer.fresh(self.plan, canonical, self.call.key_of(canonical))
+        found = self.computer.fresh(self.plan, *self.place(args, kwargs))
         return None if found is None else found.value
 
     def set(self, value: Any, /, *args: Any, **kwargs: Any) -> bool:
         """Store `value` as the result of a call; return whether it was stored."""
         if self.bypassed():
             return False
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
         return self.computer.put(self.plan, canonical, key, value, None, None) == "written"
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Remove the result of a call; return whether there was one. One that is being computed is not stored."""
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
         return self.tiers.delete([(canonical, key)]) > 0
 
@@ -247,16 +249,15 @@ class Function(Cached):
         """Compute the result of a call anew, store and return it."""
         if self.bypassed():
             return self.function(*args, **kwargs)
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         return self.computer.compute(self.plan, canonical, key, self.again(canonical, args, kwargs), force=True)
 
     def warm(self, /, *args: Any, **kwargs: Any) -> bool:
         """Compute the result of a call if it is not cached; return whether it had to be."""
         if self.bypassed():
             return False
-        canonical = self.call.canonical(*args, **kwargs)
-        if self.computer.fresh(self.plan, canonical, self.call.key_of(canonical)) is not None:
+        canonical, key = self.place(args, kwargs)
+        if self.computer.fresh(self.plan, canonical, key) is not None:
             return False
         self.miss(canonical, args, kwargs)
         return True
@@ -265,17 +266,7 @@ class Function(Cached):
 class AsyncFunction(Cached):
     """What the attributes of a cached coroutine function do; what waits is a coroutine too."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        options: Options,
-        tiers: Tiers,
-        computer: Computer,
-        bypassed: Callable[[], bool],
-        l1: L1,
-    ) -> None:
-        super().__init__(function, options, tiers, computer, bypassed, l1)
-        self._acomputer: AsyncComputer | None = None
+    _acomputer: AsyncComputer | None = None
 
     @property
     def acomputer(self) -> AsyncComputer:
@@ -290,32 +281,28 @@ class AsyncFunction(Cached):
         """As `miss`."""
         if self.bypassed():
             return await self.function(*args, **kwargs)
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         return await self.acomputer.value(self.plan, canonical, key, self.again(canonical, args, kwargs))
 
     async def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.get`."""
         if self.bypassed():
             return None
-        canonical = self.call.canonical(*args, **kwargs)
-        found = await self.acomputer.fresh(self.plan, canonical, self.call.key_of(canonical))
+        found = await self.acomputer.fresh(self.plan, *self.place(args, kwargs))
         return None if found is None else found.value
 
     async def set(self, value: Any, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.set`."""
         if self.bypassed():
             return False
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
         stored = await self.acomputer.in_thread(self.computer.put, self.plan, canonical, key, value, None, None)
         return bool(stored == "written")
 
     async def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.invalidate`."""
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
         return bool(await self.acomputer.in_thread(self.tiers.delete, [(canonical, key)]) > 0)
 
@@ -323,8 +310,7 @@ class AsyncFunction(Cached):
         """As `Function.refresh`."""
         if self.bypassed():
             return await self.function(*args, **kwargs)
-        canonical = self.call.canonical(*args, **kwargs)
-        key = self.call.key_of(canonical)
+        canonical, key = self.place(args, kwargs)
         call = self.again(canonical, args, kwargs)
         return await self.acomputer.compute(self.plan, canonical, key, call, force=True)
 
@@ -332,8 +318,7 @@ class AsyncFunction(Cached):
         """As `Function.warm`."""
         if self.bypassed():
             return False
-        canonical = self.call.canonical(*args, **kwargs)
-        if await self.acomputer.fresh(self.plan, canonical, self.call.key_of(canonical)) is not None:
+        if await self.acomputer.fresh(self.plan, *self.place(args, kwargs)) is not None:
             return False
         await self.amiss(args, kwargs)
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from functools import lru_cache
 from hashlib import blake2b
@@ -95,11 +94,6 @@ def name_of(key: str) -> str:
 def tag_name(tag: str) -> bytes:
     """The name of a tag: 16 bytes."""
     return blake2b(tag.encode(), digest_size=16, person=b"framecache-tag").digest()
-
-
-def new_stamp() -> bytes:
-    """8 random bytes."""
-    return os.urandom(8)
 
 
 def pack(
