@@ -4,7 +4,7 @@
 use framecache::Error;
 use framecache::memory::{ON_CALLER_BELOW, ScratchBuffers, StreamingProcessor, SubmitError, WINDOW, Work, WorkerPool};
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -373,12 +373,24 @@ fn pools_of_one_budget_wait_for_each_other_and_not_for_themselves() {
 #[allow(unsafe_code)]
 fn a_forked_child_has_an_empty_pool_and_starts_its_own_threads() {
     let _alone = alone();
-    let (work, begun, go) = gated();
+    // Not `gated`: the worker may hold a lock of its channel while the process is forked.
+    let (began, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (begin, gate) = (Arc::clone(&began), Arc::clone(&go));
+    let work = (
+        |_: &u64| LARGE,
+        move |number: u64, _: &mut ScratchBuffers| {
+            begin.store(true, Ordering::SeqCst);
+            while number == 0 && !gate.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            number
+        },
+    );
     let all = budget(2 * LARGE);
     let mut pool = WorkerPool::new(1, Arc::clone(&all), work);
     pool.submit(0).expect("room");
     pool.submit(1).expect("room");
-    begun.recv().expect("the first item");
+    assert!(comes_true(|| began.load(Ordering::SeqCst)));
     // SAFETY: the child uses locks that no other thread of its parent holds now: the worker waits at the gate.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -393,7 +405,7 @@ fn a_forked_child_has_an_empty_pool_and_starts_its_own_threads() {
     let mut status = -1;
     // SAFETY: waits for the child of this test.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    go.send(()).expect("the worker waits");
+    go.store(true, Ordering::SeqCst);
     assert_eq!(status, 0);
     assert_eq!(std::iter::from_fn(|| pool.recv_ordered()).map(Result::unwrap).collect::<Vec<_>>(), [0, 1]);
 }
