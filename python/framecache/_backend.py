@@ -1,11 +1,14 @@
 """What a tier beyond this machine must be able to do: a few commands on named bytes. `_remote` makes a store of it.
 
-Names are short ASCII text. Values are buffers: what is written comes as parts, header and payload, which stand one
-after the other; what is read is one buffer that nobody changes. Whatever fails is a `StoreError`.
+Names are ASCII text of at most 300 characters. Values are buffers: what is written comes as parts, header and payload,
+which stand one after the other; what is read is one buffer that nobody changes. Whatever fails is a `StoreError`.
+
+proto-docs/backend.md is for who writes one.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from framecache._framecache import StoreError
@@ -25,14 +28,15 @@ class NoRoom(StoreError):
 
 
 class Capabilities(NamedTuple):
-    """What a backend does beyond reading and writing.
+    """What a backend does beyond reading and writing. What it does not, it is not asked for.
 
     Attributes:
-        keys: It can list its names. No engine that is shared by many is asked to.
-        tags: `stamps` makes values that all clients agree on.
-        lease: `lease` and `release` work.
-        invalidation: It can tell, while a process listens, which names were changed by anybody.
-        atomic: `get_many` reads at one moment, and a `Write` is one step with the check of its guards.
+        keys: `names` lists its names. No engine that is shared by many is asked to.
+        tags: `stamps` makes values that all clients agree on. Without it there are no tags, no `clear`, and no fences.
+        lease: `lease` and `release` work. Without it, two processes compute the same value at once.
+        invalidation: `listen` tells which names were changed by anybody. Without it, L1 keeps entries for `l1_ttl`.
+        atomic: `get_many` reads at one moment, and a `Write` is one step with the check of all its guards. Without it,
+            only guards of the fence that has the entry's part in braces are.
     """
 
     keys: bool = False
@@ -72,26 +76,43 @@ class Invalidations(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """An engine for threads."""
+    """An engine for threads. A class that derives from this one writes the abstract methods, and those that its
+    capabilities name.
+    """
 
     #: Which engine it is, for people and for keys that depend on it: a URL without credentials.
     place: str
     #: What it does.
-    capabilities: Capabilities
+    capabilities: Capabilities = Capabilities()
     #: The largest value, with its header, in bytes.
-    max_bytes: int
+    max_bytes: int = 64 << 20
     #: Seconds for which L1 keeps what it does not hear of.
-    l1_ttl: float
+    l1_ttl: float = 1.0
+
+    # Reading
 
     def get(self, name: str) -> Buffer | None:
         """The value of a name."""
+        return self.get_many([name])[0]
 
+    @abstractmethod
     def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """The values of names, in their order."""
 
-    def peek(self, name: str, nbytes: int) -> Buffer | None:
-        """The first bytes of a value, at most so many."""
+    def peek(self, names: Sequence[str], nbytes: int) -> Sequence[Buffer | None]:
+        """As `get_many`, of the first one's value at most the first bytes."""
+        first, *rest = self.get_many(names)
+        return [None if first is None else memoryview(first)[:nbytes], *rest]
 
+    def names(self, prefix: str, start: str | None) -> tuple[Sequence[str], str | None]:
+        """Some of the names with this prefix, and what to pass to get the next ones; `None` at the end. Each name that
+        is there all the while is among them once.
+        """
+        raise NotImplementedError
+
+    # Writing
+
+    @abstractmethod
     def set(self, write: Write) -> bool:
         """Write one value; return whether its guards held.
 
@@ -101,36 +122,50 @@ class Backend(Protocol):
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """Write several values, each of which is written at once."""
+        return [self.set(write) for write in writes]
 
     def delete(self, name: str) -> bool:
         """Remove a name; return whether it had a value."""
+        return self.delete_many([name]) > 0
 
+    @abstractmethod
     def delete_many(self, names: Sequence[str]) -> int:
         """Remove names; return how many had values."""
 
+    @abstractmethod
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """Replace bytes of a value, if it is there; when it goes stays as it is."""
 
-    def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
+    def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> Sequence[Buffer]:
         """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
+        raise NotImplementedError
+
+    # Leases
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
         """Take a lease, unless somebody else has it; with the token that has it already, renew it."""
+        raise NotImplementedError
 
     def release(self, name: str, token: int) -> bool:
         """Give a lease back, if this token still has it."""
+        raise NotImplementedError
+
+    # The engine
 
     def health(self) -> dict[str, Any]:
         """What is known of the engine, without asking it."""
+        return {"engine": type(self).__name__}
 
     def distrust(self) -> None:
         """An answer belonged to another question: use none of the connections any more."""
 
     def listen(self, prefix: str, to: Invalidations) -> Callable[[], None]:
         """Begin to tell which names with this prefix change; return what ends that. Does not wait."""
+        raise NotImplementedError
 
     def for_loop(self) -> AsyncBackend | None:
         """The same for the running event loop, if it has one that needs no thread."""
+        return None
 
     def close(self) -> None:
         """Give up what was opened here; a client that was given stays open."""

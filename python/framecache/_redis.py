@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from framecache._backend import Capabilities, NoRoom
+from framecache._backend import Backend, Capabilities, NoRoom
 from framecache._framecache import InvalidArgument, StoreError
 from framecache._redis_clients import (
     TIMEOUT,
@@ -71,7 +71,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])"""
 
 
-class Redis:
+class Redis(Backend):
     """A Redis or Valkey server.
 
     Each command may be sent twice, and comes to the same then: redis-py repeats it as its client is configured to. A

@@ -30,13 +30,33 @@ clears what the program caches, and see what it computes if one bypasses it:
 
 from __future__ import annotations
 
+from framecache._directory import DirectoryBackend
 from framecache._framecache import Clock
 
-__all__ = ["Clock", "Recorder"]
+__all__ = ["Clock", "DirectoryBackend", "Recorder", "backend_suite"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from framecache._backend import Backend
     from framecache._events import Event
+
+
+def backend_suite() -> tuple[Callable[[Callable[[], Backend]], None], ...]:
+    """The checks that a `framecache.backend.Backend` must pass.
+
+    Each takes a callable that connects to a real engine anew each time, and raises `AssertionError`, which says what was
+    expected. Names are random, so that the engine need not be empty. What its capabilities do not promise is not checked.
+
+    >>> import pytest
+    >>> @pytest.mark.parametrize("check", backend_suite(), ids=lambda check: check.__name__)
+    ... def test_my_backend(check):
+    ...     check(MyBackend)
+    """
+    from framecache._backend_suite import CHECKS
+
+    return CHECKS
 
 
 class Recorder:

@@ -1,0 +1,451 @@
+"""What a backend must do, as checks that run against a real engine. `framecache.testing.backend_suite` gives them.
+
+Each check takes a callable that connects to the engine anew, uses names that nobody else has, and raises an
+`AssertionError` that says what was expected. What a backend's capabilities do not promise is not checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+
+import framecache
+from framecache._backend import Backend, Write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final
+
+    from typing_extensions import Buffer
+
+    Connect = Callable[[], Backend]
+    Check = Callable[[Connect], None]
+
+#: Seconds for what must happen at some time.
+_PATIENCE: Final = 20.0
+#: Milliseconds that no check takes.
+_LONG: Final = 3_600_000
+_THREADS: Final = 4
+_TURNS: Final = 25
+
+
+def _expect(found: object, expected: object, what: str) -> None:
+    if found != expected:
+        raise AssertionError(f"{what}: expected {expected!r:.200}, found {found!r:.200}")
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    ends = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what}: expected within {_PATIENCE:.0f} seconds, did not happen")
+        time.sleep(0.005)
+
+
+def _names(count: int = 1) -> list[str]:
+    """Names as entries have them; all of one call are in one slot of a cluster."""
+    key = os.urandom(20).hex()
+    return [f"fc:{number:032x}:{{{key}}}" for number in range(count)]
+
+
+def _plain(value: Buffer | None) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+def _all(values: Sequence[Buffer | None]) -> list[bytes | None]:
+    return [_plain(value) for value in values]
+
+
+def _write(name: str, *parts: Buffer, ends: int | None = _LONG, **rest: Any) -> Write:
+    return Write(name, parts, ends, rest.get("guards", {}), rest.get("removes", ()))
+
+
+def _threads(work: Callable[[int], None]) -> None:
+    """Run it at once in several threads; raise what one of them raised."""
+    wrong: list[BaseException] = []
+    barrier = threading.Barrier(_THREADS)
+
+    def run(number: int) -> None:
+        try:
+            barrier.wait(_PATIENCE)
+            work(number)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if wrong:
+        raise wrong[0]
+
+
+# Values
+
+
+def says_what_it_is(connect: Connect) -> None:
+    """It is a `Backend` whose attributes are of their types, and two connections to one engine name the same place."""
+    backend, other = connect(), connect()
+    _expect(isinstance(backend, Backend), True, "isinstance(backend, Backend)")
+    _expect((type(backend.place), backend.place), (str, other.place), "place")
+    _expect(backend.max_bytes > 0, True, "max_bytes above 0")
+    _expect(0 < backend.l1_ttl <= 60, True, "l1_ttl above 0 and at most 60")
+    _expect(type(backend.health()), dict, "type of health()")
+
+
+def what_is_set_is_got(connect: Connect) -> None:
+    """Values of any size come back as they were written, from any connection; parts of any type stand together."""
+    backend, other = connect(), connect()
+    (name,) = _names()
+    _expect(backend.get(name), None, "get of a name that was never set")
+    for parts in (
+        (b"",),
+        (b"head", b"payload"),
+        (b"\r\n\0" * 10, memoryview(bytearray(range(256))), bytearray(b"end")),
+        (b"head" * 16, os.urandom(1 << 20)),
+    ):
+        _expect(backend.set(_write(name, *parts)), True, "set without guards")
+        _expect(_plain(other.get(name)), b"".join(parts), f"get of {sum(map(len, parts))} bytes")
+
+
+def what_was_read_stays(connect: Connect) -> None:
+    """A value that was read does not change when another one is written, or when it is removed."""
+    backend = connect()
+    for size in (100, 100_000):
+        (name,) = _names()
+        backend.set(_write(name, b"a" * size))
+        read, started = backend.get(name), backend.peek([name], 64)[0]
+        backend.set(_write(name, b"b" * size))
+        backend.delete(name)
+        _expect(_plain(read), b"a" * size, "what was read before the name was set again")
+        _expect(_plain(started), b"a" * 64, "what was peeked at before the name was set again")
+
+
+def many_come_in_their_order(connect: Connect) -> None:
+    """`get_many` and `set_many` keep the order of names, of which some have no value and some come twice."""
+    backend = connect()
+    names = [name for _ in range(50) for name in _names()]
+    writes = [_write(name, name.encode()) for name in names[::2]]
+    _expect(list(backend.set_many(writes)), [True] * len(writes), "set_many without guards")
+    asked = [*names, names[0], names[1]]
+    expected = [name.encode() if name in names[::2] else None for name in asked]
+    _expect(_all(backend.get_many(asked)), expected, "get_many")
+    _expect(list(backend.set_many([])), [], "set_many of nothing")
+
+
+def peek_cuts_the_first(connect: Connect) -> None:
+    """`peek` gives the start of the first value, all of a shorter one, and the others whole."""
+    backend = connect()
+    long, short, absent = _names(3)
+    backend.set_many([_write(long, b"0123456789" * 1000), _write(short, b"short")])
+    _expect(_all(backend.peek([long, short, absent], 4)), [b"0123", b"short", None], "peek of 4 bytes")
+    _expect(_all(backend.peek([short, long], 64)), [b"short", b"0123456789" * 1000], "peek of more than there is")
+    _expect(_all(backend.peek([absent], 64)), [None], "peek of no value")
+
+
+def the_last_write_counts(connect: Connect) -> None:
+    """Threads that write one name leave one of their values, whole."""
+    backend = connect()
+    (name,) = _names()
+    values = [bytes([65 + number]) * 50_000 for number in range(_THREADS)]
+
+    def work(number: int) -> None:
+        for _ in range(_TURNS):
+            backend.set(_write(name, values[number][:10], values[number][10:]))
+            _expect(_plain(backend.get(name)) in values, True, "get gives one of the values that are written")
+
+    _threads(work)
+
+
+# Removing and time
+
+
+def removed_is_gone(connect: Connect) -> None:
+    """`delete` and `delete_many` count what was there."""
+    backend = connect()
+    names = _names(4)
+    backend.set_many([_write(name, b"value") for name in names[:3]])
+    _expect(backend.delete(names[0]), True, "delete of a value")
+    _expect(backend.delete(names[0]), False, "delete of none")
+    _expect(backend.delete_many(names), 2, "delete_many, of which two have values")
+    _expect(backend.delete_many([]), 0, "delete_many of nothing")
+    _expect(_all(backend.get_many(names)), [None] * 4, "get_many of what was removed")
+
+
+def values_go_in_time(connect: Connect) -> None:
+    """A value goes after its milliseconds; one without them, or with more, stays; writing it again counts anew."""
+    backend = connect()
+    soon, late, never = _names(3)
+    backend.set(_write(soon, b"value", ends=60))
+    backend.set(_write(late, b"value", ends=60))
+    backend.set(_write(late, b"value", ends=_LONG))
+    backend.set(_write(never, b"value", ends=60))
+    backend.set(_write(never, b"value", ends=None))
+    _until(lambda: backend.get(soon) is None, "a value that lasts 60 ms goes")
+    _expect(_all(backend.get_many([late, never])), [b"value"] * 2, "values that last longer")
+    _expect(backend.delete(soon), False, "delete of a value that went")
+
+
+def touched_bytes_change(connect: Connect) -> None:
+    """`touch` replaces bytes where they stand, makes no value, and does not change when it goes."""
+    backend = connect()
+    name, absent, soon = _names(3)
+    backend.set(_write(name, b"0123456789" * 100))
+    _expect(backend.touch(name, 8, b"ab"), True, "touch of a value")
+    _expect(_plain(backend.get(name)), b"01234567ab" + b"0123456789" * 99, "a value that was touched")
+    _expect(backend.touch(absent, 8, b"ab"), False, "touch of no value")
+    _expect(backend.get(absent), None, "get of no value that was touched")
+    backend.set(_write(soon, b"value", ends=60))
+    _until(lambda: not backend.touch(soon, 0, b"V"), "a value that is touched goes when it was to go")
+
+
+# Guards
+
+
+def guards_must_hold(connect: Connect) -> None:
+    """A write whose guards have other values, or none, does not take place; one whose guards hold does."""
+    backend = connect()
+    name, guard, gone = _names(3)
+    backend.set_many([_write(name, b"old"), _write(guard, b"stamp")])
+    for guards in ({guard: b"other"}, {gone: b"stamp"}, {guard: b"stamp", gone: b"stamp"}):
+        _expect(backend.set(_write(name, b"new", guards=guards)), False, f"set with guards {guards}")
+        _expect(_plain(backend.get(name)), b"old", "the value after guards did not hold")
+    _expect(backend.set(_write(name, b"new", guards={guard: b"stamp"})), True, "set with a guard that holds")
+    _expect(_plain(backend.get(name)), b"new", "the value after its guard held")
+    writes = [_write(name, b"one", guards={guard: b"other"}), _write(gone, b"two", guards={guard: b"stamp"})]
+    _expect(list(backend.set_many(writes)), [False, True], "set_many of which one has a guard that does not hold")
+    _expect(_all(backend.get_many([name, gone])), [b"new", b"two"], "values after that")
+
+
+def a_write_removes(connect: Connect) -> None:
+    """A write removes names in its step; one that does not take place removes none."""
+    backend = connect()
+    name, first, second, guard = _names(4)
+    backend.set_many([_write(one, b"value") for one in (first, second, guard)])
+    backend.set(_write(name, b"value", guards={guard: b"other"}, removes=[first, second]))
+    _expect(_all(backend.get_many([first, second])), [b"value"] * 2, "after a write that did not take place")
+    backend.set(_write(name, b"value", guards={guard: b"value"}, removes=[first, second, guard]))
+    _expect(_all(backend.get_many([name, first, second, guard])), [b"value", None, None, None], "after one that did")
+
+
+def guards_are_one_step(connect: Connect) -> None:
+    """Of those who write with one guard and remove it, one does."""
+    backend = connect()
+    for _ in range(_TURNS):
+        name, guard = _names(2)
+        backend.set(_write(guard, b"stamp"))
+        done: list[int] = []
+
+        def work(number: int, name: str = name, guard: str = guard, done: list[int] = done) -> None:
+            if backend.set(_write(name, b"%d" % number, guards={guard: b"stamp"}, removes=[guard])):
+                done.append(number)
+
+        _threads(work)
+        _expect(len(done), 1, "how many of the writes with one guard, which each removes, took place")
+        _expect(_plain(backend.get(name)), b"%d" % done[0], "the value of the one that did")
+
+
+# What capabilities promise
+
+
+def stamps_are_agreed_on(connect: Connect) -> None:
+    """All connections have the same stamps, which are random and stay until they are removed."""
+    backend, other = connect(), connect()
+    if not backend.capabilities.tags:
+        return
+    names = _names(3)
+    ends = [None, 60_000, _LONG]
+    first = _all(backend.stamps(names, ends))
+    _expect([len(stamp or b"") for stamp in first], [8] * 3, "lengths of stamps")
+    _expect(len(set(first)), 3, "how many different stamps three names have")
+    _expect(_all(other.stamps(names[::-1], ends[::-1])), first[::-1], "stamps asked for once more")
+    _expect(_all(other.get_many(names)), first, "get_many of stamps")
+    backend.delete(names[0])
+    again = _plain(backend.stamps(names[:1], [None])[0])
+    _expect(again not in (None, first[0]), True, "another stamp after it was removed")
+
+
+def stamps_last(connect: Connect) -> None:
+    """A stamp lasts as long as the longest time that it was asked for."""
+    backend = connect()
+    if not backend.capabilities.tags:
+        return
+    longer, ever, clock = _names(3)
+    stamps = _all(backend.stamps([longer, ever], [60, 60]))
+    _expect(_all(backend.stamps([longer, ever], [_LONG, None])), stamps, "stamps that are to last longer")
+    backend.set(_write(clock, b"value", ends=90))
+    _until(lambda: backend.get(clock) is None, "a value that lasts 90 ms goes")
+    _expect(_all(backend.get_many([longer, ever])), stamps, "stamps that last longer")
+
+
+def stamps_are_made_once(connect: Connect) -> None:
+    """Threads that ask at once have one stamp."""
+    backend = connect()
+    if not backend.capabilities.tags:
+        return
+    for _ in range(_TURNS):
+        names = _names()
+        made: set[bytes | None] = set()
+        _threads(lambda _, names=names, made=made: made.update(_all(backend.stamps(names, [None]))))  # type: ignore[misc]
+        _expect(len(made), 1, "how many stamps those have who asked at once")
+
+
+def a_lease_has_one_holder(connect: Connect) -> None:
+    """A lease is taken once, renewed and given back with its token, and runs out."""
+    backend, other = connect(), connect()
+    if not backend.capabilities.lease:
+        return
+    (name,) = _names()
+    _expect(backend.lease(name, 7, _LONG), True, "a lease that nobody has")
+    _expect(other.lease(name, 8, _LONG), False, "one that another token has")
+    _expect(other.lease(name, 7, _LONG), True, "one that this token has")
+    _expect(other.release(name, 8), False, "giving back what another token has")
+    _expect(backend.release(name, 7), True, "giving it back")
+    _expect(backend.release(name, 7), False, "giving it back twice")
+    _expect(other.lease(name, (1 << 63) - 1, 60), True, "one that was given back")
+    _until(lambda: backend.lease(name, 9, _LONG), "a lease of 60 ms runs out")
+    holders: list[int] = []
+    (name,) = _names()
+    _threads(lambda number: holders.append(number) if backend.lease(name, number + 1, _LONG) else None)
+    _expect(len(holders), 1, "how many of those have a lease who asked at once")
+
+
+def names_are_listed(connect: Connect) -> None:
+    """`names` gives all names with a prefix, each once, in parts."""
+    backend = connect()
+    if not backend.capabilities.keys:
+        return
+    prefix = f"fc:{os.urandom(16).hex()}:"
+    names = {f"{prefix}{{{number:040x}}}" for number in range(300)}
+    backend.set_many([_write(name, b"value") for name in [*names, *_names()]])
+    found: list[str] = []
+    start: str | None = None
+    for _ in range(1000):
+        part, start = backend.names(prefix, start)
+        found += part
+        if start is None:
+            break
+    _expect((len(found), set(found)), (300, names), "names with a prefix")
+
+
+class _Heard:
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.is_connected = False
+
+    def changed(self, names: Sequence[str] | None) -> None:
+        self.names.update(names or ())
+
+    def connected(self, yes: bool) -> None:
+        self.is_connected = yes
+
+
+def changes_are_told(connect: Connect) -> None:
+    """Who listens is told of each change by another connection, of nothing with another prefix, and of its own end."""
+    backend, other = connect(), connect()
+    if not backend.capabilities.invalidation:
+        return
+    prefix = f"fc:{os.urandom(16).hex()}:"
+    names = [f"{prefix}{{{number:040x}}}" for number in range(4)]
+    heard = _Heard()
+    end = backend.listen(prefix, heard)
+    _until(lambda: heard.is_connected, "a listener is connected")
+    changes: list[Callable[[], object]] = [
+        lambda: other.set(_write(names[0], b"value")),
+        lambda: other.touch(names[0], 0, b"V"),
+        lambda: other.delete(names[0]),
+        lambda: other.set_many([_write(name, b"value", ends=60) for name in names]),
+    ]
+    for change in changes:
+        heard.names.clear()
+        other.set(_write(_names()[0], b"value"))
+        change()
+        _until(lambda: names[0] in heard.names, "a change is told")
+        _expect(all(name.startswith(prefix) for name in heard.names), True, "only names with the prefix are told")
+    heard.names.clear()
+    _until(lambda: set(names) <= heard.names, "that values of 60 ms went is told")
+    end()
+    _until(lambda: not heard.is_connected, "who ends listening is told so")
+
+
+def loops_need_no_thread(connect: Connect) -> None:
+    """What `for_loop` gives reads the same, also after somebody was cancelled."""
+    backend = connect()
+    names = _names(3)
+    backend.set_many([_write(name, name.encode()) for name in names[:2]])
+    expected = [names[0].encode(), names[1].encode(), None]
+
+    async def read() -> None:
+        asynchronous = backend.for_loop()
+        if asynchronous is None:
+            return
+        try:
+            _expect(_all(await asynchronous.get_many(names)), expected, "get_many in a loop")
+            for _ in range(_TURNS):
+                task = asyncio.ensure_future(asynchronous.get_many(names[:1]))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                _expect(_all(await asynchronous.get_many(names)), expected, "get_many after one that was cancelled")
+        finally:
+            await asynchronous.close()
+
+    asyncio.run(read())
+
+
+def a_cache_works_on_it(connect: Connect) -> None:
+    """A `Cache` on it keeps values, forgets them, and computes them once."""
+    first, second = connect(), connect()
+    namespace = os.urandom(8).hex()
+    with (
+        framecache.Cache(first, namespace=namespace, on_error="raise") as cache,
+        framecache.Cache(second, namespace=namespace, l1=None, on_error="raise") as other,
+    ):
+        table = {"text": "value", "numbers": list(range(1000)), "bytes": os.urandom(100_000)}
+        _expect(cache.set_many({"a": table, "b": b"bytes"}), 2, "Cache.set_many")
+        _expect(other.get_many(["a", "b", "c"]), {"a": table, "b": b"bytes"}, "Cache.get_many elsewhere")
+        _expect(other.touch("b", ttl=60), True, "Cache.touch")
+        _expect((other.delete("b"), "b" in other, "a" in other), (True, False, True), "Cache.delete")
+        _expect(cache.set("a", 1, if_absent=True), False, "Cache.set of what is there, if_absent")
+        computed: list[int] = []
+        compute: Callable[[], int] = lambda: computed.append(1) or len(computed)  # type: ignore[func-returns-value]  # noqa: E731
+        _threads(lambda number: cache.get_or_set("sum", compute) and None)
+        _expect((len(computed), other.get("sum")), (1, 1), "how often threads computed one value")
+        if first.capabilities.tags:
+            other.set("tagged", 1, tags=["tag"])
+            other.invalidate_tags("tag")
+            _expect(other.get("tagged"), None, "a value whose tag was invalidated")
+            other.clear()
+            _expect(other.get("a"), None, "a value of a namespace that was cleared")
+        if first.capabilities.keys:
+            other.set_many({f"key{number}": number for number in range(300)})
+            _expect(sorted(other.keys("key")), sorted(f"key{number}" for number in range(300)), "Cache.keys")
+
+
+#: All of them.
+CHECKS: Final[tuple[Check, ...]] = (
+    says_what_it_is,
+    what_is_set_is_got,
+    what_was_read_stays,
+    many_come_in_their_order,
+    peek_cuts_the_first,
+    the_last_write_counts,
+    removed_is_gone,
+    values_go_in_time,
+    touched_bytes_change,
+    guards_must_hold,
+    a_write_removes,
+    guards_are_one_step,
+    stamps_are_agreed_on,
+    stamps_last,
+    stamps_are_made_once,
+    a_lease_has_one_holder,
+    names_are_listed,
+    changes_are_told,
+    loops_need_no_thread,
+    a_cache_works_on_it,
+)

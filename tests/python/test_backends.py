@@ -1,0 +1,153 @@
+"""The backends of this project, and the example of one, pass the suite; what is not one does not."""
+
+from __future__ import annotations
+
+import runpy
+from os import urandom
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from redis_server import server  # noqa: F401  # a fixture
+
+from framecache import Cache, InvalidArgument, _backend_suite
+from framecache.backend import Backend, Write
+from framecache.redis import Redis
+from framecache.testing import DirectoryBackend, backend_suite
+
+CHECKS = pytest.mark.parametrize("check", backend_suite(), ids=lambda check: check.__name__)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "sqlite_backend.py"
+
+
+@CHECKS
+def test_redis(check, server):
+    check(lambda: Redis(server.url))
+
+
+@CHECKS
+def test_a_directory(check, tmp_path):
+    check(lambda: DirectoryBackend(tmp_path / "store"))
+
+
+@CHECKS
+def test_the_example(check, tmp_path):
+    example = runpy.run_path(str(EXAMPLE))
+    check(lambda: example["SQLiteBackend"](str(tmp_path / "cache.db")))
+
+
+class Broken(DirectoryBackend):
+    """A backend with one of the defects that people write."""
+
+    defect = ""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.all_checked = Barrier(_backend_suite._THREADS)
+
+    def get_many(self, names):
+        found = super().get_many(names)
+        return found[::-1] if self.defect == "order" else found
+
+    def peek(self, names, nbytes):
+        return self.get_many(names) if self.defect == "peek" else super().peek(names, nbytes)
+
+    def set(self, write):
+        if self.defect == "guards":
+            write = write._replace(guards={})
+        elif self.defect == "absent guards":
+            write = write._replace(guards={name: value for name, value in write.guards.items() if self.get(name)})
+        elif self.defect == "removes":
+            write = write._replace(removes=())
+        elif self.defect == "removes anyway":
+            self.delete_many(write.removes)
+        elif self.defect == "parts":
+            write = write._replace(parts=write.parts[:1])
+        elif self.defect == "time":
+            write = write._replace(milliseconds=None)
+        elif self.defect == "never":
+            write = write._replace(milliseconds=write.milliseconds or 60)
+        elif self.defect == "two steps":
+            if any(self.get(name) != value for name, value in write.guards.items()):
+                return False
+            if write.guards:
+                self.all_checked.wait(20)
+            write = write._replace(guards={})
+        return super().set(write) or self.defect == "held"
+
+    def delete_many(self, names):
+        return super().delete_many(names) + (self.defect == "count")
+
+    def touch(self, name, offset, part):
+        if self.defect == "touch makes" and self.get(name) is None:
+            return self.set(Write(name, [part], None, {}, ()))
+        if self.defect == "touch lasts" and (old := self.get(name)) is not None:
+            return self.set(Write(name, [bytes(old)[:offset], part, bytes(old)[offset + len(part) :]], None, {}, ()))
+        return super().touch(name, offset, part)
+
+    def stamps(self, names, milliseconds):
+        if self.defect == "stamps":
+            return [b"\0" * 8 for _ in names]
+        if self.defect == "own stamps":
+            return [urandom(8) for _ in names]
+        return super().stamps(names, milliseconds)
+
+    def lease(self, name, token, milliseconds):
+        if self.defect == "no renewal":
+            return self._change(name, lambda old: b"%d" % token if old is None else None, milliseconds)
+        return super().lease(name, token, 10**9 if self.defect == "for ever" else milliseconds) or (
+            self.defect == "everybody"
+        )
+
+    def release(self, name, token):
+        return super().delete(name) if self.defect == "anybody" else super().release(name, token)
+
+    def names(self, prefix, start):
+        names, after = super().names("" if self.defect == "prefix" else prefix, start)
+        return names[: 10 if self.defect == "first part" else None], after
+
+
+DEFECTS = {
+    "order": "many_come_in_their_order",
+    "peek": "peek_cuts_the_first",
+    "guards": "guards_must_hold",
+    "absent guards": "guards_must_hold",
+    "held": "guards_must_hold",
+    "two steps": "guards_are_one_step",
+    "removes": "a_write_removes",
+    "removes anyway": "a_write_removes",
+    "parts": "what_is_set_is_got",
+    "time": "values_go_in_time",
+    "never": "values_go_in_time",
+    "count": "removed_is_gone",
+    "touch makes": "touched_bytes_change",
+    "touch lasts": "touched_bytes_change",
+    "stamps": "stamps_are_agreed_on",
+    "own stamps": "stamps_are_agreed_on",
+    "no renewal": "a_lease_has_one_holder",
+    "for ever": "a_lease_has_one_holder",
+    "everybody": "a_lease_has_one_holder",
+    "anybody": "a_lease_has_one_holder",
+    "prefix": "names_are_listed",
+    "first part": "names_are_listed",
+}
+
+
+@pytest.mark.parametrize(("defect", "finds"), DEFECTS.items())
+def test_a_defect_is_found(defect, finds, tmp_path, monkeypatch):
+    monkeypatch.setattr(_backend_suite, "_PATIENCE", 0.5)
+    (check,) = [check for check in backend_suite() if check.__name__ == finds]
+    backend = Broken(tmp_path / "store")
+    check(lambda: backend)
+    backend.defect = defect
+    with pytest.raises(AssertionError, match="expected"):
+        check(lambda: backend)
+
+
+def test_what_is_abstract_must_be_written():
+    class Empty(Backend):
+        place = "nowhere"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Empty()
+    with pytest.raises(InvalidArgument, match="expected a str, a client of redis-py or a backend, got object"):
+        Cache(object())
