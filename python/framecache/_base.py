@@ -14,7 +14,7 @@ from framecache._settings import Settings, given
 from framecache._shared import Shared
 from framecache._tiers import TenantTiers, Tiers
 from framecache._times import SystemClock, milliseconds
-from framecache._url import is_remote, size_of, store_of
+from framecache._url import directory_of, is_remote, size_of, store_of
 from framecache._values import check_codec, check_compression, check_text, decode
 
 TYPE_CHECKING = False  # importing typing would cost more than all of framecache
@@ -43,6 +43,7 @@ class Base:
         self,
         url: object = None,
         *,
+        store: str | Missing | None = MISSING,
         namespace: str | Missing = MISSING,
         ttl: Seconds | Missing | None = MISSING,
         l1: int | str | Missing | None = MISSING,
@@ -73,6 +74,8 @@ class Base:
         self._accept_plaintext_until = accept_plaintext_until
         self._l1_sealed = l1_sealed
         self._remote = is_remote(given_url)
+        #: Where large entries of an engine have copies.
+        self._copies_at = _copies_at(store, settings.store, self._remote)
         self._backend: Backend | None = backend_of(given_url) if self._remote else None
         self._owns_backend = self._backend is not given_url
         #: Without credentials, where it is one of an engine.
@@ -95,10 +98,10 @@ class Base:
         # Guards of what is beyond this machine are kept here.
         self._epochs = L1(l1_bytes or 1, decode=decode, clock=clock) if self._remote else None
         self._listens = l1_bytes is not None
-        store = self._open(self._namespace, self._compression, keyring)
+        opened = self._open(self._namespace, self._compression, keyring)
         memory = None
         if l1_bytes is not None:
-            native: Any = store._store if isinstance(store, SealedStore) else store
+            native: Any = opened._store if isinstance(opened, SealedStore) else opened
             memory = self._epochs or L1(l1_bytes, decode=decode, epochs=native, clock=clock)
         self._clock: Clock | type[SystemClock] = SystemClock if clock is None else clock
         self._shared = Shared(
@@ -110,7 +113,7 @@ class Base:
             bool(self._store_settings.get("read_only")),
         )
         self._scope = self._shared.new_scope()
-        self._tiers = self._tiers_over(store, self._scope, keyring)
+        self._tiers = self._tiers_over(opened, self._scope, keyring)
         self._flights = Flights()
         self._computer = Computer(self._tiers, self._flights)
         self._others: dict[tuple[str, str | None, Keyring | None], Computer] = {}
@@ -130,7 +133,12 @@ class Base:
         if self._backend is not None and self._epochs is not None:
             from framecache._remote import RemoteStore
 
-            store = RemoteStore(self._backend, namespace, self._max_value_bytes, self._epochs, self._listens)
+            copies = None
+            if self._copies_at is not None:
+                from framecache._copies import Copies
+
+                copies = Copies(*self._copies_at, self._backend.place, namespace, self._max_value_bytes)
+            store = RemoteStore(self._backend, namespace, self._max_value_bytes, self._epochs, self._listens, copies)
         elif self._path is None:
             if _has_tenants(keyring):
                 raise InvalidArgument("keyring: expected a url with one that has a tenant for each request, got none")
@@ -193,11 +201,15 @@ class Base:
         """Return the state of each tier: what L1 holds, and whether the store is used.
 
         ``store``: ``closed`` where all is well, ``open`` after failures, when it is left alone for a while,
-        ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures.
+        ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures. ``engine`` says
+        what is known of an engine, ``copies`` how the copies in `store` are used.
         """
         engine = {} if self._backend is None else {"engine": self._backend.health()}
+        inner: Any = getattr(self._tiers.store, "_store", self._tiers.store)
+        copies = getattr(inner, "copies", None)
         return {
             **engine,
+            **({} if copies is None else {"copies": copies.health()}),
             "enabled": not self._disabled,
             "l1": None if self._l1 is None else self._l1.stats(),
             "store": "none" if not self._has_store else self._shared.breaker.state,
@@ -377,6 +389,15 @@ def backend_of(url: Any) -> Backend:
     if isinstance(url, Backend):
         return url
     raise InvalidArgument(f"url: expected a str, a client of redis-py or a backend, got {type(url).__name__}")
+
+
+def _copies_at(store: Any, setting: str | None, remote: bool) -> tuple[str, dict[str, Any]] | None:
+    """The directory of a `store` argument; that of the environment counts only for an engine."""
+    if store is None or (store is MISSING and (setting is None or not remote)):
+        return None
+    if not remote:
+        raise InvalidArgument("store: expected the url of an engine with it; 'file:///path' as url is a store itself")
+    return directory_of(setting if store is MISSING else store)
 
 
 def _l1_bytes(l1: int | str | None) -> int | None:

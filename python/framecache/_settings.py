@@ -7,7 +7,7 @@ import sys
 
 from framecache._framecache import InvalidArgument
 from framecache._times import LONGEST
-from framecache._url import is_remote, size_of, store_of
+from framecache._url import directory_of, is_remote, size_of, store_of
 from framecache._values import CODECS, check_compression
 
 TYPE_CHECKING = False
@@ -32,7 +32,9 @@ class Settings:
         InvalidArgument: a variable with another value than it may have, naming both.
     """
 
-    __slots__ = ("codec", "compression", "disable", "l1", "max_value_bytes", "namespace", "on_error", "ttl", "url")
+    __slots__ = (
+        *("codec", "compression", "disable", "l1", "max_value_bytes", "namespace", "on_error", "store", "ttl", "url"),
+    )
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
@@ -43,6 +45,7 @@ class Settings:
             return default if text is None else parse(variable, text)
 
         self.url: str | None = read("URL", None, _url)
+        self.store: str | None = read("STORE", None, _directory)
         self.namespace: str = read("NAMESPACE", "", lambda _, text: text)
         self.ttl: float | None = read("TTL", None, _seconds)
         self.l1: int | None = read("L1", _L1, _size_or_off)
@@ -64,6 +67,16 @@ def _url(variable: str, text: str) -> str | None:
     except InvalidArgument as error:
         raise InvalidArgument(f"{variable}: {str(error).removeprefix('url: ')}") from None
     return text or None
+
+
+def _directory(variable: str, text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        directory_of(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{variable}: {str(error).partition(': ')[2]}") from None
+    return text
 
 
 def _compression(variable: str, text: str) -> str | None:

@@ -75,6 +75,14 @@ def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
     return unquote(path) if rest.startswith("//") else path, settings
 
 
+def directory_of(url: str) -> tuple[str, dict[str, Any]]:
+    """Return the path and the settings of a store that must be one, and can be written: that of ``Cache(store=...)``."""
+    where = None if is_remote(url) else store_of(url)
+    if where is None or "read_only" in where[1]:
+        raise InvalidArgument(f"store: expected 'file:///path' or 'file:', which is written too, got {url!r:.100}")
+    return where
+
+
 def is_remote(url: object) -> bool:
     """Whether it stands for an engine beyond this machine: a URL of one, or what is no URL at all."""
     return url.partition("://")[0] in _REMOTE if isinstance(url, str) else url is not None
