@@ -75,6 +75,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench weak_map
 	cargo bench --quiet --bench l1
 	cargo bench --quiet --bench crypto
+	cargo bench --quiet --bench memory
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python LD_LIBRARY_PATH=$(LIBPYTHON) \
 		cargo bench --quiet --features python --bench alloc
 	$(BIN)/python -m benchmarks.frame
@@ -82,7 +83,6 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.compression
 	$(BIN)/python -m benchmarks.arrow
 	$(BIN)/python -m benchmarks.msgpack
-	$(BIN)/python -m benchmarks.hit_ratio
 	$(BIN)/python -m benchmarks.store large
 	$(BIN)/python -m benchmarks.hits
 	$(BIN)/python -m benchmarks.hit_ratio
@@ -90,6 +90,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.json --fresh
 	$(BIN)/python -m benchmarks.crypto
 	$(BIN)/python -m benchmarks.remote
+	$(BIN)/python -m benchmarks.stream
 
 soak: $(VENV)/test-packages $(VENV)/extension
 	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py
