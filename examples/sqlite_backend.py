@@ -28,19 +28,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TABLE = "CREATE TABLE IF NOT EXISTS entries (name TEXT PRIMARY KEY, value BLOB NOT NULL, ends INTEGER) WITHOUT ROWID"
-ALIVE = "(ends IS NULL OR ends > :now)"
+GET = "SELECT value FROM entries WHERE name = :name AND (ends IS NULL OR ends > :now)"
+LIST = """SELECT name FROM entries WHERE name > :start AND name < :end AND (ends IS NULL OR ends > :now)
+          ORDER BY name LIMIT 100"""
+#: What is over goes with the next writes, some at a time.
+SWEEP = "DELETE FROM entries WHERE name IN (SELECT name FROM entries WHERE ends <= :now LIMIT 10)"
 
 
 class SQLiteBackend(Backend):
-    """Entries in one table. Each command is a transaction.
-
-    Args:
-        path: The database.
-    """
+    """Entries in one table. Each command is a transaction."""
 
     capabilities = Capabilities(keys=True, tags=True, lease=True, atomic=True)
 
     def __init__(self, path: str) -> None:
+        """Open the database at a path, or make it."""
         self.place = f"sqlite://{os.path.abspath(path)}"
         self._path = path
         self._threads = threading.local()
@@ -74,10 +75,8 @@ class SQLiteBackend(Backend):
     def names(self, prefix: str, start: str | None) -> tuple[list[str], str | None]:
         """As `Backend.names`, a hundred at a time."""
         with self._transaction("DEFERRED") as database:
-            rows = database.execute(
-                f"SELECT name FROM entries WHERE name > :start AND name < :end AND {ALIVE} ORDER BY name LIMIT 100",
-                {"start": prefix if start is None else start, "end": prefix + "\x7f", "now": _now()},
-            ).fetchall()
+            where = {"start": prefix if start is None else start, "end": prefix + "\x7f", "now": _now()}
+            rows = database.execute(LIST, where).fetchall()
         return [name for (name,) in rows], rows[-1][0] if len(rows) == 100 else None
 
     def set(self, write: Write) -> bool:
@@ -87,10 +86,7 @@ class SQLiteBackend(Backend):
                 return False
             _set(database, write.name, b"".join(write.parts), write.milliseconds)
             database.executemany("DELETE FROM entries WHERE name = ?", [(name,) for name in write.removes])
-            # What is over goes with the next writes, some at a time.
-            database.execute(
-                "DELETE FROM entries WHERE name IN (SELECT name FROM entries WHERE ends <= :now LIMIT 10)", {"now": _now()}
-            )
+            database.execute(SWEEP, {"now": _now()})
             return True
 
     def delete_many(self, names: Sequence[str]) -> int:
@@ -140,8 +136,7 @@ class SQLiteBackend(Backend):
 
 
 def _get(database: sqlite3.Connection, name: str) -> bytes | None:
-    query = f"SELECT value FROM entries WHERE name = :name AND {ALIVE}"
-    row = database.execute(query, {"name": name, "now": _now()}).fetchone()
+    row = database.execute(GET, {"name": name, "now": _now()}).fetchone()
     return None if row is None else bytes(row[0])
 
 

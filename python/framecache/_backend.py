@@ -74,6 +74,10 @@ class Invalidations(Protocol):
         """Whether each change is told from now on."""
 
 
+def _not_written(method: str, capability: str) -> NotImplementedError:
+    return NotImplementedError(f"{method}: expected a backend that writes it, as it has the capability {capability!r}")
+
+
 @runtime_checkable
 class Backend(Protocol):
     """An engine for threads. A class that derives from this one writes the abstract methods, and those that its
@@ -108,7 +112,7 @@ class Backend(Protocol):
         """Some of the names with this prefix, and what to pass to get the next ones; `None` at the end. Each name that
         is there all the while is among them once.
         """
-        raise NotImplementedError
+        raise _not_written("names", "keys")
 
     # Writing
 
@@ -138,17 +142,17 @@ class Backend(Protocol):
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> Sequence[Buffer]:
         """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
-        raise NotImplementedError
+        raise _not_written("stamps", "tags")
 
     # Leases
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
         """Take a lease, unless somebody else has it; with the token that has it already, renew it."""
-        raise NotImplementedError
+        raise _not_written("lease", "lease")
 
     def release(self, name: str, token: int) -> bool:
         """Give a lease back, if this token still has it."""
-        raise NotImplementedError
+        raise _not_written("release", "lease")
 
     # The engine
 
@@ -161,7 +165,7 @@ class Backend(Protocol):
 
     def listen(self, prefix: str, to: Invalidations) -> Callable[[], None]:
         """Begin to tell which names with this prefix change; return what ends that. Does not wait."""
-        raise NotImplementedError
+        raise _not_written("listen", "invalidation")
 
     def for_loop(self) -> AsyncBackend | None:
         """The same for the running event loop, if it has one that needs no thread."""

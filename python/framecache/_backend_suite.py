@@ -413,7 +413,7 @@ def a_cache_works_on_it(connect: Connect) -> None:
         _expect(cache.set("a", 1, if_absent=True), False, "Cache.set of what is there, if_absent")
         computed: list[int] = []
         compute: Callable[[], int] = lambda: computed.append(1) or len(computed)  # type: ignore[func-returns-value]  # noqa: E731
-        _threads(lambda number: cache.get_or_set("sum", compute) and None)
+        _threads(lambda _: _expect(cache.get_or_set("sum", compute), 1, "a value that threads ask for at once"))
         _expect((len(computed), other.get("sum")), (1, 1), "how often threads computed one value")
         if first.capabilities.tags:
             other.set("tagged", 1, tags=["tag"])

@@ -201,8 +201,8 @@ class Base:
         """Return the state of each tier: what L1 holds, and whether the store is used.
 
         ``store``: ``closed`` where all is well, ``open`` after failures, when it is left alone for a while,
-        ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures. ``engine`` says
-        what is known of an engine, ``copies`` how the copies in `store` are used.
+        ``half-open`` when it is about to be tried; ``none`` without one. ``errors`` counts its failures. ``engine``
+        says what is known of an engine, ``copies`` how the copies in `store` are used.
         """
         engine = {} if self._backend is None else {"engine": self._backend.health()}
         inner: Any = getattr(self._tiers.store, "_store", self._tiers.store)
@@ -393,11 +393,13 @@ def backend_of(url: Any) -> Backend:
 
 def _copies_at(store: Any, setting: str | None, remote: bool) -> tuple[str, dict[str, Any]] | None:
     """The directory of a `store` argument; that of the environment counts only for an engine."""
-    if store is None or (store is MISSING and (setting is None or not remote)):
+    if store is MISSING:
+        store = setting if remote else None
+    if store is None:
         return None
     if not remote:
         raise InvalidArgument("store: expected the url of an engine with it; 'file:///path' as url is a store itself")
-    return directory_of(setting if store is MISSING else store)
+    return directory_of(store)
 
 
 def _l1_bytes(l1: int | str | None) -> int | None:

@@ -41,9 +41,9 @@ class Cache(StreamMethods):
             ``rediss://``, ``unix://``: a Redis or Valkey server, for which a `redis.Redis`, `redis.asyncio.Redis` or
             `framecache.redis.Redis` can stand too, and any `framecache.backend.Backend`.
         store: ``file:///path``, with settings as of `url`: a directory of this machine that keeps copies of an engine's
-            entries of more than 16 KiB, for all processes of this user. A read then asks the engine for an entry's head,
-            and maps the copy if there is one: it is as up to date as without, and the value does not travel. `None`:
-            there is no such tier.
+            entries of more than 16 KiB, for all processes of this user. A read then asks the engine for an entry's
+            head, and maps the copy if there is one: it is as up to date as without, and the value does not travel.
+            `None`: there is no such tier.
         namespace: Keys of one namespace are apart from those of all others in the same directory.
         ttl: Seconds or a timedelta after which what is stored is no longer served, where `set` or a function gives
             none; `None`: never.

@@ -56,7 +56,8 @@ class Copies:
         try:
             found = self._store.look(_name(name, entry_id), now, whole=True)
         except (FrameError, StoreError) as error:
-            return self._failed(error)
+            self._failed(error)
+            return None
         self._counts["misses" if isinstance(found, str) else "hits"] += 1
         return None if isinstance(found, str) else found[0]
 
@@ -89,8 +90,8 @@ class Copies:
             self._failed(error)
 
     def health(self) -> dict[str, Any]:
-        """How often a copy was found (``hits``) and not (``misses``), how many were made (``kept``), how often the store
-        failed (``errors``), and why it did last (``error``).
+        """How often a copy was found (``hits``) and not (``misses``), how many were made (``kept``), how often the
+        store failed (``errors``), and why it did last (``error``).
         """
         return {**self._counts, "error": self._error}
 

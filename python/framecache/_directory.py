@@ -55,7 +55,7 @@ class DirectoryBackend(Backend):
         frame = (write.name, b"".join([head, *write.parts]), list(write.removes))
         for _ in range(_TRIES):
             fence = self._guards(list(write.guards)) if write.guards else None
-            if any(self._get(name, _now()) != value for name, value in write.guards.items()):
+            if any(self._get(name, _now()) != memoryview(value) for name, value in write.guards.items()):
                 return False
             now = _now()
             until = None if write.milliseconds is None else now + write.milliseconds
@@ -100,11 +100,11 @@ class DirectoryBackend(Backend):
         for _ in range(_TRIES):
             fence, now = self._guards([name]), _now()
             looked = self._store.look(name, now, whole=True)
-            is_there = not isinstance(looked, str)
-            new = change(bytes(_value_of(looked[0])) if is_there else None)
+            old, ends = (None, None) if isinstance(looked, str) else (bytes(_value_of(looked[0])), looked[3])
+            new = change(old)
             if new is None:
                 return False
-            until = now + lasts if lasts is not None else looked[3] if is_there else None
+            until = ends if lasts is None else now + lasts
             frame = (name, SerializationWrapper.wrap_prefix({}, "raw", align=64) + new, ())
             if self._store.put_frames([frame], now, until, fence=fence) == ["written"]:
                 return True

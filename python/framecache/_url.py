@@ -76,7 +76,7 @@ def store_of(url: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def directory_of(url: str) -> tuple[str, dict[str, Any]]:
-    """Return the path and the settings of a store that must be one, and can be written: that of ``Cache(store=...)``."""
+    """Return the path and the settings of a store that is one and can be written, as that of ``Cache(store=...)``."""
     where = None if is_remote(url) else store_of(url)
     if where is None or "read_only" in where[1]:
         raise InvalidArgument(f"store: expected 'file:///path' or 'file:', which is written too, got {url!r:.100}")

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 def backend_suite() -> tuple[Callable[[Callable[[], Backend]], None], ...]:
     """The checks that a `framecache.backend.Backend` must pass.
 
-    Each takes a callable that connects to a real engine anew each time, and raises `AssertionError`, which says what was
-    expected. Names are random, so that the engine need not be empty. What its capabilities do not promise is not checked.
+    Each takes a callable that connects to a real engine anew each time, and raises `AssertionError`, which says what
+    was expected. Names are random, so that the engine need not be empty. What its capabilities do not promise is not
+    checked.
 
     >>> import pytest
     >>> @pytest.mark.parametrize("check", backend_suite(), ids=lambda check: check.__name__)

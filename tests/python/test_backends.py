@@ -8,12 +8,12 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from redis_server import server  # noqa: F401  # a fixture
 
 from framecache import Cache, InvalidArgument, _backend_suite
 from framecache.backend import Backend, Write
 from framecache.redis import Redis
 from framecache.testing import DirectoryBackend, backend_suite
+from redis_server import server  # noqa: F401  # a fixture
 
 CHECKS = pytest.mark.parametrize("check", backend_suite(), ids=lambda check: check.__name__)
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sqlite_backend.py"

@@ -1,4 +1,4 @@
-"""Copies of a server's large entries in a directory of this machine: when they are used, and that they are never wrong."""
+"""Copies of a server's large entries in a directory of this machine: when they are used, and that none is wrong."""
 
 from __future__ import annotations
 
