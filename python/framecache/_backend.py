@@ -32,7 +32,7 @@ class Capabilities(NamedTuple):
         tags: `stamps` makes values that all clients agree on.
         lease: `lease` and `release` work.
         invalidation: It can tell, while a process listens, which names were changed by anybody.
-        atomic: `get_many` reads at one moment, and a `Write` is one step with the check of its guards.
+        atomic: `get_many` and `peek` read at one moment, and a `Write` is one step with the check of guards and stamps.
     """
 
     keys: bool = False
@@ -51,6 +51,8 @@ class Write(NamedTuple):
         milliseconds: After which it goes; `None`: it stays for as long as there is room.
         guards: Names and the values that they must have for it to be written at all.
         removes: Names that are removed in the same step.
+        stamps: Names, the values that they should have, and for how many milliseconds (`None`: for ever) these must
+            last at least. Where one has another value, what is written is of no use, and may be written or not.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Write(NamedTuple):
     milliseconds: int | None
     guards: Mapping[str, bytes]
     removes: Sequence[str]
+    stamps: Mapping[str, tuple[bytes, int | None]] = {}
 
 
 class Invalidations(Protocol):
@@ -89,11 +92,11 @@ class Backend(Protocol):
     def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """The values of names, in their order."""
 
-    def peek(self, name: str, nbytes: int) -> Buffer | None:
-        """The first bytes of a value, at most so many."""
+    def peek(self, names: Sequence[str], nbytes: int) -> Sequence[Buffer | None]:
+        """The first bytes of the first name's value, at most so many, and the values of the others."""
 
     def set(self, write: Write) -> bool:
-        """Write one value; return whether its guards held.
+        """Write one value; return whether guards and stamps were as they must be.
 
         Raises:
             NoRoom: there is no room for it.
@@ -107,6 +110,9 @@ class Backend(Protocol):
 
     def delete_many(self, names: Sequence[str]) -> int:
         """Remove names; return how many had values."""
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """Remove a name whose value has these bytes there; return whether it had."""
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """Replace bytes of a value, if it is there; when it goes stays as it is."""

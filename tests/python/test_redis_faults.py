@@ -12,9 +12,9 @@ import pytest
 
 import framecache
 from framecache import Cache, StoreError
-from framecache._record import Layout, unpack
 from framecache.redis import Redis
 from framecache.testing import Clock
+from redis_record import Layout, unpack
 from redis_server import begin, server  # noqa: F401  # a fixture
 from waiting import Thread, until
 

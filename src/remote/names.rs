@@ -1,0 +1,104 @@
+//! Under which names an engine has what belongs to a namespace.
+
+use crate::error::Result;
+use crate::key::Namespace;
+
+/// Bytes of a key's hash that its names have.
+const KEY: usize = 20;
+
+/// The names of one namespace.
+///
+/// ```
+/// # use framecache::remote::Names;
+/// let names = Names::new("")?;
+/// assert!(names.entry("greeting")?.ends_with(":{f454281569de1efc3ba5278da44eb6b5ec67c67e}"));
+/// # Ok::<(), framecache::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Names {
+    namespace: Namespace,
+    prefix: String,
+    generation: String,
+}
+
+impl Names {
+    /// Those of `namespace`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for one of more than [`crate::key::MAX_NAMESPACE`] bytes.
+    pub fn new(namespace: &str) -> Result<Self> {
+        let namespace = Namespace::new(namespace)?;
+        let mut prefix = String::with_capacity(36);
+        prefix.push_str("fc:");
+        push_hex(&mut prefix, namespace.hash());
+        prefix.push(':');
+        Ok(Self { generation: format!("{prefix}g"), namespace, prefix })
+    }
+
+    /// What the names of entries and stamps begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Of the stamp of the namespace.
+    pub fn generation(&self) -> &str {
+        &self.generation
+    }
+
+    /// Of the entry of a key.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a key of more than [`crate::key::MAX_KEY`] bytes.
+    pub fn entry(&self, key: &str) -> Result<String> {
+        self.of_key(&self.prefix, key)
+    }
+
+    /// Of what is removed when a key is written or removed.
+    ///
+    /// # Errors
+    /// As [`Self::entry`].
+    pub fn fence(&self, key: &str) -> Result<String> {
+        self.of_key(&format!("fcf:{}", &self.prefix[3..]), key)
+    }
+
+    /// Of the lease of a key.
+    ///
+    /// # Errors
+    /// As [`Self::entry`].
+    pub fn lease(&self, key: &str) -> Result<String> {
+        self.of_key(&format!("fcl:{}", &self.prefix[3..]), key)
+    }
+
+    /// The hash of a tag.
+    pub fn tag(&self, tag: &str) -> [u8; 16] {
+        self.namespace.hash_of_tag(tag)
+    }
+
+    /// Of the stamp of a tag.
+    pub fn stamp(&self, tag: &[u8; 16]) -> String {
+        let mut name = String::with_capacity(self.prefix.len() + 36);
+        name.push_str(&self.prefix);
+        name.push_str("t:{");
+        push_hex(&mut name, tag);
+        name.push('}');
+        name
+    }
+
+    fn of_key(&self, start: &str, key: &str) -> Result<String> {
+        let hash = self.namespace.name_of(key)?;
+        let mut name = String::with_capacity(start.len() + 2 * KEY + 2);
+        name.push_str(start);
+        name.push('{');
+        push_hex(&mut name, &hash.as_bytes()[..KEY]);
+        name.push('}');
+        Ok(name)
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
