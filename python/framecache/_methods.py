@@ -108,8 +108,9 @@ class Methods(Base):
         keys = list(dict.fromkeys(texts_of("keys", keys)))
         plan = self._plan(ttl, max_age, tags, lock, views)
         values = self._read_many(keys, views)
-        missing = [key for key in keys if key not in values]
-        if compute is not None and missing:
+        if list(values) == keys:
+            return values
+        if compute is not None and (missing := [key for key in keys if key not in values]):
             if self._is_bypassed():
                 computed: Mapping[str, Any] = compute(missing)
             else:

@@ -8,6 +8,7 @@ commands itself.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from framecache._framecache import FrameError, Replies, pack_command
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     #: The arguments of a command; a tuple of buffers is one of them.
     Command = Sequence[Any]
 
+#: How many bytes of a stream are taken at once.
+_AT_ONCE: Final = 256 << 10
 _CLOSED: Final = "Connection closed by server."
 
 
@@ -147,20 +150,99 @@ class Wire:
         return replies
 
 
+class AsyncWire:
+    """The connections of a client for event loops.
+
+    Args:
+        client: One of which `is_plain` is true.
+    """
+
+    def __init__(self, client: Any) -> None:
+        import redis
+        from redis.asyncio import connection, sentinel
+
+        self._client = client
+        self._raises = redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse
+        self._parser = getattr(connection, "_AsyncHiredisParser", None)
+        self._timeout = connection.async_timeout
+        self._readers = (
+            connection.AbstractConnection.read_response,
+            sentinel.SentinelManagedConnection.read_response,
+        )
+
+    async def mget(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+        """The values of names."""
+        packed, count = pack_command("MGET", *names), len(names)
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            return await connection.retry.call_with_retry(  # type: ignore[no-any-return]
+                lambda: self._exchange(connection, packed, count), lambda _error: connection.disconnect()
+            )
+        finally:
+            await pool.release(connection)
+
+    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Sequence[Buffer | None]:
+        parser = connection._parser
+        stream, writer, reader = connection._reader, connection._writer, getattr(parser, "_reader", None)
+        if (
+            type(parser) is not self._parser
+            or type(connection).read_response not in self._readers
+            or None in (stream, writer, reader)
+            or reader.has_data()
+        ):
+            await connection.send_packed_command(packed)
+            return await connection.read_response()  # type: ignore[no-any-return]
+        closed, late, invalid = self._raises
+        await connection.check_health()
+        replies = Replies(count)
+        try:
+            async with self._timeout(connection.socket_timeout):
+                writer.writelines(packed)
+                await writer.drain()
+                done: bool | None = False
+                while done is False:
+                    data = await stream.read(_AT_ONCE)
+                    if not data:
+                        raise closed(_CLOSED)
+                    done = replies.take(data)
+        except (asyncio.TimeoutError, TimeoutError):
+            await connection.disconnect(nowait=True)
+            raise late("Timeout reading from socket") from None
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise closed(f"Error while reading from socket: {error.args}") from error
+        except FrameError as error:
+            await connection.disconnect(nowait=True)
+            raise invalid(str(error)) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        if rest := replies.rest():
+            reader.feed(rest)
+        if not done:
+            return await connection.read_response()  # type: ignore[no-any-return]
+        if connection.health_check_interval:
+            connection.next_health_check = asyncio.get_running_loop().time() + connection.health_check_interval
+        return replies
+
+
 def is_plain(client: Any) -> bool:
     """Whether commands may go past a client's own `execute_command`, to the connections of its pool.
 
     Not with redis-py before it had all that is used here, not where a subclass, or somebody who watches commands, has
     put another method in its place, and not on the one connection that a client keeps for itself.
     """
-    from redis import client as plain
+    import redis.asyncio.client
+    import redis.client
     from redis import connection
 
-    kind = type(client)
     if not hasattr(connection.AbstractConnection, "should_reconnect") or getattr(client, "connection", 1) is not None:
         return False
-    methods = [getattr(kind, name, None) for name in ("execute_command", "parse_response")]
-    own = {getattr(getattr(method, "__code__", None), "co_filename", None) for method in methods}
-    if len(own) != 1 or own != {plain.Redis.__init__.__code__.co_filename}:
+    if getattr(client, "single_connection_client", False) or getattr(client, "_single_connection_client", False):
         return False
-    return "execute_command" not in vars(client) and "parse_response" not in vars(client)
+    methods = ("execute_command", "parse_response")
+    if any(name in vars(client) for name in methods):
+        return False
+    own = {getattr(getattr(getattr(type(client), name, None), "__code__", None), "co_filename", "") for name in methods}
+    return own in ({redis.client.__file__}, {redis.asyncio.client.__file__})

@@ -227,7 +227,9 @@ impl Reading {
         require_zero_copy: bool,
         index: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
-        guard(|| self.show(py, now, stale, views || require_zero_copy, false, index)?.into_looked())
+        guard(|| match self.show(py, now, stale, views || require_zero_copy, false, index)? {
+            Shown::Value(shown) | Shown::Other(shown) => Ok(shown),
+        })
     }
 
     /// The frame of the entry of a key, as it stands.
@@ -252,7 +254,7 @@ impl Reading {
                 let found = self.show(py, now, false, views, !views, index);
                 let key = self.keys[index].bind(py);
                 match found {
-                    Ok(Shown::Value(value, _)) => values.set_item(key, value)?,
+                    Ok(Shown::Value(value)) => values.set_item(key, value)?,
                     Ok(Shown::Other(looked)) => rest.set_item(key, looked)?,
                     Err(error) => rest.set_item(key, error.into_value(py))?,
                 }
@@ -262,30 +264,12 @@ impl Reading {
     }
 }
 
-/// When an entry was written, its deadline, its `until`, the size of its frame, and guards.
-type Terms<'py> = (u64, Option<u64>, Option<u64>, usize, Bound<'py, PyBytes>);
-
 /// What Python gets of an entry.
 enum Shown<'py> {
-    /// The value that was stored.
-    Value(Bound<'py, PyAny>, Terms<'py>),
-    /// What it has to be decoded from, with its terms, or why there is none.
+    /// The value that was stored, where that is all that is asked for.
+    Value(Bound<'py, PyAny>),
+    /// The value, or what it has to be decoded from, and what is known of it; or why there is none.
     Other(Bound<'py, PyAny>),
-}
-
-impl<'py> Shown<'py> {
-    fn into_looked(self) -> PyResult<Bound<'py, PyAny>> {
-        match self {
-            Self::Value(value, terms) => looked(value, terms),
-            Self::Other(looked) => Ok(looked),
-        }
-    }
-}
-
-fn looked<'py>(shown: Bound<'py, PyAny>, terms: Terms<'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = shown.py();
-    let (created, deadline, until, size, guards) = terms;
-    Ok((shown, created, deadline, until, size, guards).into_pyobject(py)?.into_any())
 }
 
 impl Reading {
@@ -299,11 +283,10 @@ impl Reading {
         index: usize,
     ) -> PyResult<Shown<'py>> {
         let missed = |missed| Ok(Shown::Other(reason_of(py, missed).clone().into_any()));
-        let entry = match self.state.entry(index, now, stale)? {
-            Ok(entry) => entry.clone(),
+        let (start, times) = match self.state.entry(index, now, stale)? {
+            Ok(entry) => (entry.length, (entry.created, entry.deadline, entry.until)),
             Err(reason) => return missed(reason),
         };
-        let start = entry.length;
         let Some(Some(whole)) = self.frames.get(index) else { return missed(Missed::Absent) };
         let frame = whole.slice(start..)?;
         let (described, payload, until) = self.entries.get().check(py, &frame, self.keys[index].bind(py))?;
@@ -320,16 +303,17 @@ impl Reading {
         } else {
             None
         };
-        let guards = PyBytes::new(py, &self.state.guards(index));
-        let terms = (entry.created, entry.deadline, entry.until, frame.len(), guards);
-        Ok(match value {
-            Some(value) => Shown::Value(value, terms),
+        let value = match value {
+            Some(value) if decode => return Ok(Shown::Value(value)),
+            Some(value) => value,
             None => {
                 let payload = Bound::new(py, Frame::from(self.own(index, start + payload)?))?;
-                let encoded = (payload, described.codec, described.python).into_pyobject(py)?.into_any();
-                Shown::Other(looked(encoded, terms)?)
+                (payload, described.codec, described.python).into_pyobject(py)?.into_any()
             }
-        })
+        };
+        let (created, deadline, until) = times;
+        let guards = PyBytes::new(py, &self.state.guards(index));
+        Ok(Shown::Other((value, created, deadline, until, frame.len(), guards).into_pyobject(py)?.into_any()))
     }
 
     /// What was answered for a key, from `start` on, in memory that it does not keep others in.

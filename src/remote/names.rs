@@ -89,16 +89,15 @@ impl Names {
         let mut name = String::with_capacity(start.len() + 2 * KEY + 2);
         name.push_str(start);
         name.push('{');
-        push_hex(&mut name, &hash.as_bytes()[..KEY]);
+        push_hex(&mut name, hash.as_bytes().first_chunk::<KEY>().unwrap_or(&[0; KEY]));
         name.push('}');
         Ok(name)
     }
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
+fn push_hex<const N: usize>(text: &mut String, bytes: &[u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
+    let digits = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    // Digits are ASCII.
+    text.push_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default());
 }

@@ -201,7 +201,7 @@ def test_a_head_with_very_many_tags_is_refused(cache, server):
     name = Layout("").entry("key")
     cache.set("key", 1)
     raw = server.client().get(name)
-    server.client().set(name, raw[:40] + struct.pack(">I", 2**32 - 1) + raw[44:])
+    server.client().set(name, raw[:48] + struct.pack(">I", 2**32 - 1) + raw[52:])
     assert cache.get("key") is None
     assert cache.stats()["unreadable"] == 1
 
