@@ -288,8 +288,8 @@ impl Reading {
             Err(reason) => return missed(reason),
         };
         let Some(Some(whole)) = self.frames.get(index) else { return missed(Missed::Absent) };
-        let frame = whole.slice(start..)?;
-        let (described, payload, until) = self.entries.get().check(py, &frame, self.keys[index].bind(py))?;
+        let frame = whole.get(start..).unwrap_or_default();
+        let (described, payload, until) = self.entries.get().check(py, frame, self.keys[index].bind(py))?;
         if until.is_some_and(|until| until < now) {
             return missed(Missed::Expired);
         }
@@ -326,7 +326,12 @@ impl Reading {
 
 impl Entries {
     /// What the header of `frame` says of the value, where its payload starts, and its `until`.
-    fn check(&self, py: Python<'_>, frame: &FrameBuf, key: &Bound<'_, PyString>) -> PyResult<(Described, usize, Option<u64>)> {
+    fn check(
+        &self,
+        py: Python<'_>,
+        frame: &[u8],
+        key: &Bound<'_, PyString>,
+    ) -> PyResult<(Described, usize, Option<u64>)> {
         let json = frame::locate_header(frame)?;
         let length = (frame.len() - json.end) as u64;
         if let Some((described, rest)) = self.kinds.find_rest(py, &frame[json.clone()])

@@ -84,20 +84,40 @@ impl Names {
         name
     }
 
+    /// Appends the name of the entry of a key.
+    pub(super) fn push_entry(&self, text: &mut String, key: &str) -> Result<()> {
+        self.push_of_key(text, &self.prefix, key)
+    }
+
     fn of_key(&self, start: &str, key: &str) -> Result<String> {
-        let hash = self.namespace.name_of(key)?;
         let mut name = String::with_capacity(start.len() + 2 * KEY + 2);
-        name.push_str(start);
-        name.push('{');
-        push_hex(&mut name, hash.as_bytes().first_chunk::<KEY>().unwrap_or(&[0; KEY]));
-        name.push('}');
+        self.push_of_key(&mut name, start, key)?;
         Ok(name)
+    }
+
+    fn push_of_key(&self, text: &mut String, start: &str, key: &str) -> Result<()> {
+        let hash = self.namespace.name_of(key)?;
+        text.push_str(start);
+        text.push('{');
+        push_hex(text, hash.as_bytes().first_chunk::<KEY>().unwrap_or(&[0; KEY]));
+        text.push('}');
+        Ok(())
     }
 }
 
+/// The digits of each byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let (digits, mut table, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
+#[allow(unsafe_code)]
 fn push_hex<const N: usize>(text: &mut String, bytes: &[u8; N]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    // Digits are ASCII.
-    text.push_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default());
+    let digits = bytes.map(|byte| DIGITS[usize::from(byte)]);
+    // SAFETY: digits are ASCII.
+    text.push_str(unsafe { std::str::from_utf8_unchecked(digits.as_flattened()) });
 }

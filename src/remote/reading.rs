@@ -99,12 +99,40 @@ impl From<Head<'_>> for Entry {
     }
 }
 
+/// Names, one after the other.
+#[derive(Debug, Default)]
+struct Asks {
+    text: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Asks {
+    fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| &self.text[std::mem::replace(&mut start, *end)..*end])
+    }
+
+    /// Ends the name that was appended to the text.
+    fn end(&mut self) {
+        self.ends.push(self.text.len());
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+    }
+}
+
+/// Room for the name of an entry.
+const NAME: usize = 80;
+
 /// A read of the entries of several keys.
 #[derive(Debug)]
 pub struct Reading {
     /// What to ask for: the entries, the stamp of the namespace, those of the tags that they should have. Then what is
     /// still to be asked for.
-    names: Vec<String>,
+    names: Asks,
     /// Whose stamps are among them, in order.
     asked: Vec<[u8; 16]>,
     found: Vec<Found>,
@@ -122,13 +150,16 @@ impl Reading {
     /// [`Error::Argument`] for a key that is too long.
     pub fn new(names: &Names, tagged: &Tagged, epochs: &Epochs, all: &str, keys: &[&str]) -> Result<Self> {
         let asked = tagged.expected(keys);
-        let mut asks = Vec::with_capacity(keys.len() + 1 + asked.len());
+        let count = keys.len() + 1 + asked.len();
+        let mut asks = Asks { text: String::with_capacity(NAME * count), ends: Vec::with_capacity(count) };
         for key in keys {
-            asks.push(names.entry(key)?);
+            names.push_entry(&mut asks.text, key)?;
+            asks.end();
         }
-        asks.push(names.generation().to_owned());
+        asks.text.push_str(names.generation());
+        asks.end();
         let guard = |name: &str| epochs.guard(xxh3_64(name.as_bytes()));
-        let guards = std::iter::once(all).chain(asks.iter().map(String::as_str)).map(guard).collect();
+        let guards = std::iter::once(all).chain(asks.iter()).map(guard).collect();
         let mut reading = Self {
             names: asks,
             asked: Vec::new(),
@@ -146,14 +177,15 @@ impl Reading {
         for tag in &tags {
             let name = names.stamp(tag);
             self.stamps.insert(*tag, (None, epochs.guard(xxh3_64(name.as_bytes()))));
-            self.names.push(name);
+            self.names.text.push_str(&name);
+            self.names.end();
         }
         self.asked = tags;
     }
 
     /// What to ask for now; nothing, when all is answered.
-    pub fn names(&self) -> &[String] {
-        &self.names
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.names.iter()
     }
 
     /// Takes the answers to [`Self::names`], in their order.
@@ -168,8 +200,8 @@ impl Reading {
         keys: &[&str],
         values: &[Option<B>],
     ) -> Result<()> {
-        if values.len() != self.names.len() || keys.len() != self.keys {
-            let expected = format!("answers to {} names", self.names.len()).into();
+        if values.len() != self.names.ends.len() || keys.len() != self.keys {
+            let expected = format!("answers to {} names", self.names.ends.len()).into();
             return Err(Error::Argument { argument: "values", expected, found: values.len().to_string() });
         }
         let mut values = values.iter().map(|value| value.as_deref());
@@ -299,9 +331,9 @@ mod tests {
             let mut reading =
                 Reading::new(&self.names, &self.tagged, &self.epochs, "all", keys).expect("short keys");
             self.asked = 0;
-            while !reading.names().is_empty() {
+            while reading.names().len() > 0 {
                 self.asked += 1;
-                let values: Vec<_> = reading.names().iter().map(|name| self.values.get(name).cloned()).collect();
+                let values: Vec<_> = reading.names().map(|name| self.values.get(name).cloned()).collect();
                 reading.feed(&self.names, &self.tagged, &self.epochs, keys, &values).expect("as many");
             }
             reading
