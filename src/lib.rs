@@ -24,6 +24,7 @@ pub mod key;
 pub mod l1;
 pub mod memory;
 mod random;
+pub mod remote;
 pub mod store;
 pub mod stream;
 

@@ -37,7 +37,9 @@ class AsyncMethods(Methods):
             value = self._l1.get(self._tiers.scope, key)
             if value is not MISSING:
                 return value
-        found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
+        found: Found | str = "elsewhere"
+        if self._l1 is not None or self._slow or not self._remote:
+            found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
         if found == "elsewhere":
             ahead = await self._tiers.ask(key)
             find = partial(self._find, key, views, require_zero_copy, ahead=ahead)

@@ -9,6 +9,7 @@ proto-docs/backend.md is for who writes one.
 from __future__ import annotations
 
 from abc import abstractmethod
+from os import urandom
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from framecache._framecache import StoreError
@@ -32,11 +33,11 @@ class Capabilities(NamedTuple):
 
     Attributes:
         keys: `names` lists its names. No engine that is shared by many is asked to.
-        tags: `stamps` makes values that all clients agree on. Without it there are no tags, no `clear`, and no fences.
-        lease: `lease` and `release` work. Without it, two processes compute the same value at once.
+        tags: `stamps` makes one stamp for all who ask at once. Without it, some of what they write is a miss.
+        lease: `lease`, `renew` and `release` work. Without it, two processes compute the same value at once.
         invalidation: `listen` tells which names were changed by anybody. Without it, L1 keeps entries for `l1_ttl`.
-        atomic: `get_many` reads at one moment, and a `Write` is one step with the check of all its guards. Without it,
-            only guards of the fence that has the entry's part in braces are.
+        atomic: `get_many` and `peek` read at one moment, and a `Write` is one step with the check of guards and stamps.
+            Without it, only guards whose names have the part in braces of the entry's are, and there are no stamps.
     """
 
     keys: bool = False
@@ -55,6 +56,8 @@ class Write(NamedTuple):
         milliseconds: After which it goes; `None`: it stays for as long as there is room.
         guards: Names and the values that they must have for it to be written at all.
         removes: Names that are removed in the same step.
+        stamps: Names, the values that they should have, and for how many milliseconds (`None`: for ever) these must
+            last at least. Where one has another value, what is written is of no use, and may be written or not.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Write(NamedTuple):
     milliseconds: int | None
     guards: Mapping[str, bytes]
     removes: Sequence[str]
+    stamps: Mapping[str, tuple[bytes, int | None]] = {}
 
 
 class Invalidations(Protocol):
@@ -118,7 +122,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def set(self, write: Write) -> bool:
-        """Write one value; return whether its guards held.
+        """Write one value; return whether guards and stamps were as they must be.
 
         Raises:
             NoRoom: there is no room for it.
@@ -136,13 +140,26 @@ class Backend(Protocol):
     def delete_many(self, names: Sequence[str]) -> int:
         """Remove names; return how many had values."""
 
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """Remove a name whose value has these bytes there; return whether it was removed, which it need not be."""
+        return False
+
     @abstractmethod
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """Replace bytes of a value, if it is there; when it goes stays as it is."""
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> Sequence[Buffer]:
         """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
-        raise _not_written("stamps", "tags")
+        found = self.get_many(names)
+        # One that is there is never written again: somebody may have removed it meanwhile.
+        new = [Write(name, [urandom(8)], None, {}, ()) for name, old in zip(names, found, strict=True) if old is None]
+        if new:
+            self.set_many(new)
+            found = self.get_many(names)
+        stamps = [stamp for stamp in found if stamp is not None]
+        if len(stamps) < len(names):
+            raise NoRoom(f"{self.place}: expected to keep stamps, found them gone at once")
+        return stamps
 
     # Leases
 

@@ -108,8 +108,9 @@ class Methods(Base):
         keys = list(dict.fromkeys(texts_of("keys", keys)))
         plan = self._plan(ttl, max_age, tags, lock, views)
         values = self._read_many(keys, views)
-        missing = [key for key in keys if key not in values]
-        if compute is not None and missing:
+        if list(values) == keys:
+            return values
+        if compute is not None and (missing := [key for key in keys if key not in values]):
             if self._is_bypassed():
                 computed: Mapping[str, Any] = compute(missing)
             else:
@@ -134,7 +135,11 @@ class Methods(Base):
         if self._l1 is not None and not self._slow and not views:
             in_l1 = ((key, self._l1.get(self._tiers.scope, key)) for key in keys)
             values = {key: value for key, value in in_l1 if value is not MISSING}
-        for key, ahead in self._tiers.read_ahead([key for key in keys if key not in values]).items():
+        if self._l1 is None and not self._slow:
+            values, rest = self._tiers.read_at_once(keys, views)
+        else:
+            rest = self._tiers.read_ahead([key for key in keys if key not in values])
+        for key, ahead in rest.items():
             if isinstance(found := self._find(key, views, ahead=ahead), Found):
                 values[key] = found.value
         return values

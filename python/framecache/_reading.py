@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from typing import Any, Final, Literal
     from weakref import ReferenceType
 
-    from framecache._framecache import Call, Frame, Store
+    from framecache._framecache import Call, Frame, Reading, Store
     from framecache._remote import RemoteStore
-    from framecache._remote_read import Reading
+    from framecache._remote_read import Looked, Part
     from framecache._sealed import SealedStore
     from framecache._shared import Shared
     from framecache._values import Encoded
 
     #: What was asked for ahead: an entry, why it is none, or the reason for a miss.
-    Ahead = Reading | Exception | str
+    Ahead = Reading | Part | Looked | Exception
 
 #: The longest key, in bytes of UTF-8, as in a store.
 _LONGEST_KEY: Final = 64 * 1024
@@ -239,13 +239,14 @@ class Reader:
             if isinstance(ahead, Exception):
                 raise ahead
             now = now_by(shared.clock)
-            looked = (
-                ahead.result(now, stale)
-                if ahead is not None
-                else store.look(
+            if isinstance(ahead, tuple):
+                looked: Any = ahead
+            elif ahead is not None:
+                looked = ahead.result(now, stale, views, require_zero_copy)
+            else:
+                looked = store.look(
                     key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
                 )
-            )
         except EntryRefused as error:
             if error.reason != "no_key":
                 shared.counts.add("tamper")
@@ -303,7 +304,7 @@ class Reader:
             return None
         if not self.shared.breaker.allows():
             return "absent"
-        reading: Reading = store.reading(key)
+        reading: Reading = store.reading([key])
         names = reading.names
         try:
             while names:
@@ -324,6 +325,20 @@ class Reader:
         except StoreError as error:
             self.failed(error, keys[0])
             return dict.fromkeys(keys, "unreadable")
+
+    def read_at_once(self, keys: Sequence[str], views: bool) -> tuple[dict[str, Any], dict[str, Ahead]]:
+        """As `read_ahead`, where there is no L1 to keep anything: the values that were found, and what is for `find`."""
+        store: Any = self.store
+        if not keys or not self.shared.breaker.allows():
+            return {}, self.read_ahead(keys)
+        try:
+            values, rest = store.get_many(keys, now_by(self.shared.clock), views)
+        except StoreError as error:
+            self.failed(error, keys[0])
+            return {}, dict.fromkeys(keys, "unreadable")
+        self.shared.breaker.succeeded()
+        self.shared.counts.add("store_hit", len(values))
+        return values, rest
 
     def _keep_copy(
         self,

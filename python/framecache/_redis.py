@@ -25,38 +25,66 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
 
+    from typing_extensions import Buffer
+
     from framecache._backend import AsyncBackend, Invalidations, Write
     from framecache._listener import Listener
     from framecache._redis_async import AsyncRedis
+    from framecache._redis_wire import Wire
 
 _MAX_BYTES: Final = 64 << 20
 _LARGE: Final = 64 << 10
 
-# Every script names all of its keys. They are sent whole: the longest has 300 bytes, and none is ever unknown.
-_WRITE: Final = """
-local guards = tonumber(ARGV[1])
-for i = 2, guards + 1 do
-  if redis.call('GET', KEYS[i]) ~= ARGV[i] then return 0 end
+# Every script names all of its keys. They are sent whole: the longest has 700 bytes, and none is ever unknown.
+_LAST: Final = """
+local function last(key, ms)
+  local left = redis.call('PTTL', key)
+  if left >= 0 and ms == 0 then redis.call('PERSIST', key)
+  elseif left >= 0 and 2 * left < ms then redis.call('PEXPIRE', key, ms) end
+end"""
+# ARGV: the numbers of guards and of stamps, the values of both, for how long each stamp is to last.
+_CHECK: Final = (
+    _LAST
+    + """
+local guards, stamps = tonumber(ARGV[1]), tonumber(ARGV[2])
+for i = 1, guards + stamps do
+  if redis.call('GET', KEYS[i]) ~= ARGV[i + 2] then return 0 end
 end
-if ARGV[guards + 3] == '' then redis.call('SET', KEYS[1], ARGV[guards + 2])
-else redis.call('SET', KEYS[1], ARGV[guards + 2], 'PX', ARGV[guards + 3]) end
-for i = guards + 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
+for i = guards + 1, guards + stamps do last(KEYS[i], tonumber(ARGV[i + stamps + 2])) end"""
+)
+# Then the entry, and what is removed. ARGV: then the value, and after how long it goes.
+_WRITE: Final = (
+    _CHECK
+    + """
+local at, arg = guards + stamps + 1, guards + 2 * stamps + 3
+if ARGV[arg + 1] == '' then redis.call('SET', KEYS[at], ARGV[arg])
+else redis.call('SET', KEYS[at], ARGV[arg], 'PX', ARGV[arg + 1]) end
+for i = at + 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
 return 1"""
-_STAMPS: Final = """
+)
+_HOLD: Final = _CHECK + "\nreturn 1"
+_STAMPS: Final = (
+    _LAST
+    + """
 local stamps = {}
 for i, key in ipairs(KEYS) do
   local ms = tonumber(ARGV[2 * i])
   stamps[i] = redis.call('GET', key)
-  if not stamps[i] then
+  if stamps[i] then last(key, ms)
+  else
     stamps[i] = ARGV[2 * i - 1]
     if ms == 0 then redis.call('SET', key, stamps[i]) else redis.call('SET', key, stamps[i], 'PX', ms) end
-  else
-    local left = redis.call('PTTL', key)
-    if left >= 0 and ms == 0 then redis.call('PERSIST', key)
-    elseif left >= 0 and 2 * left < ms then redis.call('PEXPIRE', key, ms) end
   end
 end
 return stamps"""
+)
+_PEEK: Final = """
+local values = {redis.call('GETRANGE', KEYS[1], 0, ARGV[1])}
+for i = 2, #KEYS do values[i] = redis.call('GET', KEYS[i]) end
+return values"""
+_DELETE_IF: Final = """
+if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= ARGV[3] then return 0 end
+return redis.call('UNLINK', KEYS[1])"""
 _TOUCH: Final = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
@@ -122,6 +150,7 @@ class Redis(Backend):
         self.client: Any = client
         self.place = place_of(client)
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
+        self._wire = self._wire_of(client)
         self._listener: Listener | None = None
         self._owns_client = is_url or given is not None
         self._asynchronous: AsyncRedis | None = None
@@ -137,6 +166,11 @@ class Redis(Backend):
         import redis
 
         return redis.Redis
+
+    def _wire_of(self, client: Any) -> Wire | None:
+        from framecache._redis_wire import Wire, is_plain
+
+        return Wire(client) if is_plain(client) else None
 
     @classmethod
     def from_url(cls, url: str) -> Redis:
@@ -159,17 +193,23 @@ class Redis(Backend):
 
     # Reading
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str) -> Buffer | None:
         """As `Backend.get`."""
         return self.get_many([name])[0]
 
-    def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `Backend.get_many`."""
-        return self._run("MGET", *names)  # type: ignore[no-any-return]
+        if self._wire is None:
+            return self._run("MGET", *names)  # type: ignore[no-any-return]
+        try:
+            return self._wire.mget(names)
+        except self._errors as error:
+            raise failed(error) from error
 
-    def peek(self, name: str, nbytes: int) -> bytes | None:
+    def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
         """As `Backend.peek`."""
-        return self._run("GETRANGE", name, 0, nbytes - 1) or None
+        first, *rest = self._run("EVAL", _PEEK, len(names), *names, nbytes - 1)
+        return [first or None, *rest]
 
     # Writing
 
@@ -180,22 +220,26 @@ class Redis(Backend):
         return self._write(write)
 
     def _write(self, write: Write) -> bool:
-        guards, value = write.guards, b"".join(write.parts)
+        keys = [*write.guards, *write.stamps, write.name, *write.removes]
         milliseconds = "" if write.milliseconds is None else write.milliseconds
-        keys = [write.name, *guards, *write.removes]
-        return bool(self._run("EVAL", _WRITE, len(keys), *keys, len(guards), *guards.values(), value, milliseconds))
+        value = tuple(write.parts)
+        return bool(self._run("EVAL", _WRITE, len(keys), *keys, *_expected(write), value, milliseconds))
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """As `Backend.set_many`; those without guards in one transaction."""
         plain = [write for write in writes if not write.guards]
+        held = True
         if plain:
-            with self._mapped_errors(), self.client.pipeline(transaction=True) as pipeline:
-                for write in plain:
-                    pipeline.set(write.name, b"".join(write.parts), px=write.milliseconds)
-                if removes := {name for write in plain for name in write.removes}:
-                    pipeline.unlink(*removes)
-                pipeline.execute()
-        return [not write.guards or self.set(write) for write in writes]
+            stamps = {name: stamp for write in plain for name, stamp in write.stamps.items()}
+            check = plain[0]._replace(stamps=stamps)
+            commands: list[Sequence[Any]] = [("EVAL", _HOLD, len(stamps), *stamps, *_expected(check))]
+            for write in plain:
+                ends = () if write.milliseconds is None else ("PX", write.milliseconds)
+                commands.append(("SET", write.name, tuple(write.parts), *ends))
+            if removes := {name for write in plain for name in write.removes}:
+                commands.append(("UNLINK", *removes))
+            held = bool(self._transact(commands)[0])
+        return [self.set(write) if write.guards else held for write in writes]
 
     def delete(self, name: str) -> bool:
         """As `Backend.delete`."""
@@ -204,6 +248,10 @@ class Redis(Backend):
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`."""
         return int(self._run("UNLINK", *names)) if names else 0
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.delete_if`."""
+        return bool(self._run("EVAL", _DELETE_IF, 1, name, offset, offset + len(part) - 1, part))
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
@@ -261,12 +309,36 @@ class Redis(Backend):
 
     def _run(self, *command: Any) -> Any:
         try:
-            return self.client.execute_command(*command)
+            if self._wire is not None:
+                return self._wire.run(*command)
+            return self.client.execute_command(*_joined(command))
         except self._errors as error:
             raise failed(error) from error
 
+    def _transact(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The answers to commands that are one step."""
+        with self._mapped_errors():
+            if self._wire is not None:
+                return self._wire.transact(commands)
+            with self.client.pipeline(transaction=True) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*_joined(command))
+                return pipeline.execute()  # type: ignore[no-any-return]
+
     def _mapped_errors(self) -> _Mapped:
         return _Mapped(self._errors)
+
+
+def _expected(write: Write) -> list[Any]:
+    """What `_CHECK` compares with."""
+    stamps = write.stamps.values()
+    lasts = (milliseconds or 0 for _, milliseconds in stamps)
+    return [len(write.guards), len(stamps), *write.guards.values(), *(stamp for stamp, _ in stamps), *lasts]
+
+
+def _joined(command: Sequence[Any]) -> list[Any]:
+    """A command whose arguments are one piece each, as redis-py takes them."""
+    return [b"".join(part) if isinstance(part, tuple) else part for part in command]
 
 
 class _Mapped:

@@ -6,11 +6,14 @@ import asyncio
 from weakref import ref
 
 from framecache._framecache import StoreError
+from framecache._redis_wire import AsyncWire, is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
+
+    from typing_extensions import Buffer
 
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
@@ -30,6 +33,7 @@ class AsyncRedis:
         self, client: Any, failed: Callable[[Exception], Exception], errors: tuple[type[Exception], ...]
     ) -> None:
         self._client = client
+        self._wire = AsyncWire(client) if is_plain(client) else None
         self._failed = failed
         self._errors = errors
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
@@ -41,10 +45,12 @@ class AsyncRedis:
             self._loop = ref(loop)
         return self._loop() is loop
 
-    async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
+    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `AsyncBackend.get_many`."""
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._client.execute_command("MGET", *names))
+        wire = self._wire
+        asks = self._client.execute_command("MGET", *names) if wire is None else wire.mget(names)
+        task = loop.create_task(asks)
         self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
         done = loop.create_future()

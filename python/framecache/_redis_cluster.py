@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from typing_extensions import Buffer
+
 
 class Cluster(Redis):
     """A Redis Cluster. L1 keeps entries for `l1_ttl`: nobody tells it of changes.
@@ -39,12 +41,20 @@ class Cluster(Redis):
 
         return redis.RedisCluster
 
-    def get_many(self, names: Sequence[str]) -> list[bytes | None]:
+    def _wire_of(self, client: Any) -> None:
+        """None: each command goes to a node that the client finds."""
+
+    def get_many(self, names: Sequence[str]) -> list[Buffer | None]:
         """As `Backend.get_many`, a slot after the other."""
         if len(names) == 1:
             return [self._run("GET", names[0])]
         with self._mapped_errors():
             return self.client.mget_nonatomic(names)  # type: ignore[no-any-return]
+
+    def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
+        """As `Backend.peek`, a slot after the other."""
+        first = self._run("GETRANGE", names[0], 0, nbytes - 1) or None
+        return [first, *(self.get_many(names[1:]) if len(names) > 1 else ())]
 
     def set(self, write: Write) -> bool:
         """As `Backend.set`, where only guards in the entry's slot are checked in one step with the write."""
@@ -53,7 +63,7 @@ class Cluster(Redis):
         elsewhere = {name: value for name, value in write.guards.items() if name not in here}
         if elsewhere and not self._holds(elsewhere):
             return False
-        return self._write(write._replace(guards=here))
+        return self._write(write._replace(guards=here, stamps={}))
 
     def _holds(self, guards: Mapping[str, bytes]) -> bool:
         return list(self.get_many(list(guards))) == list(guards.values())

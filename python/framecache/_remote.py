@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 
 from framecache._backend import NoRoom, Write
-from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
-from framecache._record import DEADLINE_AT, Layout, deadline_bytes, pack, tag_name
-from framecache._remote_read import Link, Reading, Tagged
+from framecache._framecache import Entries, InvalidArgument, StoreBusy, StoreError, ValueTooLarge
+from framecache._remote_read import Link, Part
 from framecache._values import SEALED, encode_chosen
 
 TYPE_CHECKING = False
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from framecache._backend import Backend
-    from framecache._framecache import L1, Frame
+    from framecache._framecache import L1, Frame, Reading
+    from framecache._remote_read import Looked
     from framecache._values import Encoded
 
     Status = Literal["written", "exists", "superseded", "dropped"]
@@ -33,8 +33,10 @@ _FENCE: Final = 24 * 3600 * 1000
 _SLACK: Final = 3600 * 1000
 #: How many bytes of an entry tell whether it is to be served, unless it has very many tags.
 _PEEK: Final = 1024
-#: The most tags that a caller may give, and the longest of their texts.
+#: The most tags that a caller may give.
 _TAGS: Final = 1000
+#: How many stamps are remembered.
+_STAMPS: Final = 1024
 #: How often a write that must not replace anything is tried again, as what it would replace changes.
 _TRIES: Final = 3
 
@@ -64,6 +66,16 @@ class Fence(bytes):
         return Fence(bytes(self) + bytes(other), {**self.stamps, **getattr(other, "stamps", {})})
 
 
+class Seen(bytes):
+    """Guards of an entry that was read.
+
+    Attributes:
+        id: Of the entry: whether it still is the same.
+    """
+
+    id: bytes
+
+
 class RemoteStore:
     """One namespace of a backend.
 
@@ -81,21 +93,29 @@ class RemoteStore:
         self.backend = backend
         self.epochs = epochs
         self._max_value_bytes = max_value_bytes
-        self._layout = Layout(namespace)
-        self._tagged = Tagged()
-        self.link = Link(epochs, self._layout.prefix)
+        self.entries = Entries(namespace, epochs, _distrust(backend))
+        self.link = Link(epochs, self.entries.all)
+        # What the engine was last known to have; a write is checked against what it has then.
+        self._stamps: dict[str, bytes] = {}
         self._listens = listens and backend.capabilities.invalidation
         self._unlisten: Callable[[], None] | None = None
         self._began_in = -1
 
     # Reading
 
-    def reading(self, key: str) -> Reading:
-        """A read of an entry, for who asks the engine himself. The first one in each process begins to listen."""
+    def reading(self, keys: Sequence[str]) -> Reading:
+        """A read of entries, for who asks the engine himself. The first one in each process begins to listen."""
         if self._listens and self._began_in != _forks:
             self._began_in = _forks
-            self._unlisten = self.backend.listen(self._layout.prefix, self.link)
-        return Reading(key, self._layout, self.link, self._tagged, self.backend.distrust)
+            self._unlisten = self.backend.listen(self.entries.prefix, self.link)
+        return self.entries.read(keys)
+
+    def _read(self, keys: Sequence[str]) -> Reading:
+        reading = self.reading(keys)
+        names = reading.names
+        while names:
+            names = reading.feed(self.backend.get_many(names))
+        return reading
 
     def look(
         self,
@@ -111,77 +131,71 @@ class RemoteStore:
         """As `Store.look`. Nothing is at hand."""
         if at_hand:
             return "elsewhere"
-        reading = self.reading(key)
-        names = reading.names
-        while names:
-            names = reading.feed(self.backend.get_many(names))
-        found = reading.result(now, stale)
+        reading = self._read([key])
+        found = reading.result(now, stale, views, require_zero_copy or whole)
         if not whole or isinstance(found, str):
             return found
         sealed = found[0][0] if isinstance(found[0], tuple) else found[0]
-        return (sealed, *found[1:])
+        seen = Seen(found[5])
+        if not isinstance(terms := reading.terms(0), str):
+            seen.id = terms[3]
+        return (sealed, *found[1:5], seen)
 
     def holds(self, guards: bytes) -> bool:
         """Whether nothing was changed, as far as this process has heard, since the guards were taken."""
         return self.link.holds(guards)
 
     def delete_if(self, key: str, guards: bytes, now: int) -> bool:
-        """As `Store.delete_if`; here the entry stays: nothing tells whether it still is the one that was read."""
-        return False
+        """As `Store.delete_if`, where `look` read it whole: if it still is the one that was read."""
+        if not isinstance(guards, Seen):
+            return False
+        [name] = self.entries.entries([key])
+        try:
+            return self.backend.delete_if(name, Entries.ID_AT, guards.id)
+        finally:
+            self.link.change([name])
 
-    def look_many(self, keys: Sequence[str]) -> list[Reading | Exception]:
-        """Read several entries, at one moment where the engine has such; `Reading.result` gives what they are."""
-        readings = [self.reading(key) for key in keys]
-        asks = [(reading, reading.names) for reading in readings]
-        wrong: dict[int, Exception] = {}
-        while asks:
-            names = list(dict.fromkeys(name for _, some in asks for name in some))
-            values = dict(zip(names, self.backend.get_many(names), strict=True))
-            more = []
-            for reading, some in asks:
-                try:
-                    if rest := reading.feed([values[name] for name in some]):
-                        more.append((reading, rest))
-                except ValueError as error:
-                    wrong[id(reading)] = error
-            asks = more
-        return [wrong.get(id(reading), reading) for reading in readings]
+    def look_many(self, keys: Sequence[str]) -> list[Part]:
+        """Read several entries, at one moment where the engine has such; `Part.result` gives what they are."""
+        reading = self._read(keys)
+        return [Part(reading, index) for index in range(len(keys))]
 
-    def _peek(self, key: str) -> Reading:
-        """Read as much of an entry as tells whether it is to be served."""
-        reading = self.reading(key)
-        first, *rest = reading.names
-        start = self.backend.peek(first, _PEEK)
-        if start is not None and (needs := int.from_bytes(memoryview(start)[4:8], "big")) > _PEEK:
-            start = self.backend.peek(first, min(needs, 64 * _PEEK))
-        names = reading.feed([start, *self.backend.get_many(rest)])
+    def get_many(self, keys: Sequence[str], now: int, views: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As `Store.get_many`; of those that are no entries, the errors."""
+        return self._read(keys).values(now, views)
+
+    def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
+        """The name of an entry, and why it is not to be served, or when it was written, its deadline, `until` and id."""
+        reading = self.reading([key])
+        names = reading.names
+        name = names[0]
+        values = list(self.backend.peek(names, _PEEK))
+        if values[0] is not None and (needs := Entries.head_length(values[0])) > _PEEK:
+            # All at one moment, as before.
+            values = list(self.backend.peek(names, needs))
+        names = reading.feed(values)
         while names:
             names = reading.feed(self.backend.get_many(names))
-        return reading
+        return name, reading.terms(now)
 
     def contains(self, key: str, now: int) -> bool:
         """Whether there is an entry to serve; whether it can be read, `get` finds out."""
-        return self._peek(key).missed(now) is None
+        return not isinstance(self._peek(key, now)[1], str)
 
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """As `Store.entry`."""
-        reading = self.reading(key)
-        names = reading.names
-        while names:
-            names = reading.feed(self.backend.get_many(names))
-        if isinstance(reading.result(now, stale=False), str):
-            return None
-        assert reading.head is not None
-        return reading.frame(), reading.head.created, reading.head.deadline
+        reading = self._read([key])
+        found, frame = reading.result(now), reading.frame()
+        return None if isinstance(found, str) or frame is None else (frame, found[1], found[2])
 
     # Writing
 
     def fence(self, key: str, tags: Sequence[str]) -> Fence:
         """As `Store.fence`; good for a day. Empty where there is no room for it."""
-        layout = self._layout
-        names = [layout.generation, *(layout.stamp(tag_name(tag)) for tag in tags)]
-        guards = self.link.fence([layout.entry(key), *names])
-        names.append(layout.fence(key))
+        entries = self.entries
+        names = [entries.generation, *(entries.stamp(tag) for tag in tags)]
+        guards = self.link.fence([*entries.entries([key]), *names])
+        names.append(entries.fence(key))
         try:
             stamps = self.backend.stamps(names, [None, *[_FENCE] * (len(names) - 1)])
         except NoRoom:
@@ -208,35 +222,24 @@ class RemoteStore:
         if len(tags) > _TAGS + 1:
             raise InvalidArgument(f"tags: expected at most {_TAGS}, got {len(tags)}")
         encoded = [(key, encode_chosen(codec, value, described)) for key, codec, value, described in values]
-        known = dict(fence.stamps) if isinstance(fence, Fence) else {}
+        for _, (payload, _, _) in encoded:
+            if (size := payload.nbytes) > self._max_value_bytes:
+                raise ValueTooLarge(f"value: expected at most {self._max_value_bytes} bytes, got {size}")
+        superseded: list[Status] = ["superseded"] * len(values)
         if fence is not None and not self.link.holds(fence):
-            return ["superseded"] * len(values)
-        named = [tag_name(tag) for tag in dict.fromkeys(tags)]
-        try:
-            stamps = self._stamps(named, known, None if until is None else until - created)
-        except NoRoom:
-            return ["dropped"] * len(values)
-        if any(stamps.get(name, stamp) != stamp for name, stamp in known.items()):
-            return ["superseded"] * len(values)
-        layout = self._layout
-        head = pack(
-            created,
-            deadline,
-            until,
-            stamps[layout.generation],
-            [(tag, stamps[layout.stamp(tag)]) for tag in named],
-        )
-        milliseconds = None if until is None else max(1, until - created)
-        writes = [self._write(key, one, head, created, until, milliseconds, known, lease) for key, one in encoded]
+            return superseded
+        guards = fence.stamps if isinstance(fence, Fence) else {}
+        draft = _Draft(self, encoded, list(dict.fromkeys(tags)), created, deadline, until, guards, lease)
         try:
             if if_absent:
-                return [self._write_if_absent(key, w, created) for (key, _), w in zip(encoded, writes, strict=True)]
-            held = [self.backend.set(writes[0])] if len(writes) == 1 else self.backend.set_many(writes)
+                made = draft.made()
+                return [self._write_if_absent(key, write, created) for key, write in made] or superseded
+            return draft.write()
         except NoRoom:
             return ["dropped"] * len(values)
         finally:
-            (self.link.change if fence is None else self.link.changed)([write.name for write in writes])
-        return ["written" if one else "superseded" for one in held]
+            names = self.entries.entries([key for key, _ in encoded])
+            (self.link.change if fence is None else self.link.changed)(names)
 
     def put_frames(
         self,
@@ -268,40 +271,19 @@ class RemoteStore:
             self.delete_many(replaced, created)
         return stored
 
-    def _stamps(self, tags: Sequence[bytes], known: Mapping[str, bytes], lasts: int | None) -> dict[str, bytes]:
-        """The stamps of the namespace and of tags: those that are known, if they last as long as the entry does."""
-        names = [self._layout.generation, *(self._layout.stamp(tag) for tag in tags)]
-        if all(name in known for name in names) and lasts is not None and 2 * (lasts + _SLACK) <= _FENCE:
-            return {name: known[name] for name in names}
-        # The engine makes stamps last longer only where they last for less than half of what is asked for.
-        needed = [None, *[None if lasts is None else 2 * (lasts + _SLACK)] * len(tags)]
-        return dict(zip(names, self.backend.stamps(names, needed), strict=True))
+    def known(self, names: Sequence[str]) -> dict[str, bytes] | None:
+        """The stamps that the engine was last known to have, if all of them are."""
+        known = self._stamps
+        return {name: known[name] for name in names} if all(name in known for name in names) else None
 
-    def _write(
-        self,
-        key: str,
-        encoded: Encoded,
-        head: bytes,
-        created: int,
-        until: int | None,
-        milliseconds: int | None,
-        guards: Mapping[str, bytes],
-        lease: int | None,
-    ) -> Write:
-        payload, codec, described = encoded
-        if (size := payload.nbytes) > self._max_value_bytes:
-            raise ValueTooLarge(f"value: expected at most {self._max_value_bytes} bytes, got {size}")
-        metadata: dict[str, Any] = {"py": described} if described else {}
-        metadata.update(key=key, length=size, created=created)
-        if until is not None:
-            metadata["until"] = until
-        header = head + SerializationWrapper.wrap_prefix(metadata, codec, align=64, offset=len(head))
-        if (size := len(header) + size) > self.backend.max_bytes:
-            raise ValueTooLarge(f"value: expected at most {self.backend.max_bytes} bytes with header, got {size}")
-        removes = [self._layout.fence(key)]
-        if lease is not None:
-            removes.append(self._layout.lease(key))
-        return Write(self._layout.entry(key), (header, payload), milliseconds, guards, removes)
+    def ask_for_stamps(self, names: Sequence[str], lasts: int | None) -> dict[str, bytes]:
+        """The stamps of the namespace, then of tags, which last for so long from now on."""
+        stamps = self.backend.stamps(names, [None, *[lasts] * (len(names) - 1)])
+        if len(self._stamps) + len(names) > _STAMPS:
+            self._stamps.clear()
+        found = dict(zip(names, stamps, strict=True))
+        self._stamps.update(found)
+        return found
 
     def _write_if_absent(self, key: str, write: Write, now: int) -> Status:
         """Write, unless there is something to serve: what is looked at must not change before it is replaced."""
@@ -315,24 +297,23 @@ class RemoteStore:
 
     def touch(self, key: str, deadline: int | None, now: int) -> bool:
         """As `Store.touch`."""
-        reading = self._peek(key)
-        if reading.missed(now) is not None or reading.head is None:
+        name, terms = self._peek(key, now)
+        if isinstance(terms, str):
             return False
-        until = reading.head.until
-        if until is not None:
+        if (until := terms[2]) is not None:
             deadline = until if deadline is None else min(deadline, until)
         try:
-            return self.backend.touch(reading.entry, DEADLINE_AT, deadline_bytes(deadline))
+            return self.backend.touch(name, *Entries.deadline_at(deadline))
         finally:
-            self.link.change([reading.entry])
+            self.link.change([name])
 
     # Removing
 
     def delete_many(self, keys: Sequence[str], now: int) -> int:
         """As `Store.delete_many`; entries that could not be served any more count too."""
-        names = [self._layout.entry(key) for key in keys]
+        names = self.entries.entries(keys)
         try:
-            return self._remove(names, [self._layout.fence(key) for key in keys])
+            return self._remove(names, [self.entries.fence(key) for key in keys])
         finally:
             self.link.change(names)
 
@@ -346,7 +327,9 @@ class RemoteStore:
 
         The last tag goes first: where it is `ANY_TAG`, whoever finds that one finds the others as they were.
         """
-        names = [self._layout.stamp(tag_name(tag)) for tag in reversed(tags)]
+        names = [self.entries.stamp(tag) for tag in reversed(tags)]
+        for name in names:
+            self._stamps.pop(name, None)
         try:
             self.backend.delete_many(names)
         finally:
@@ -354,10 +337,11 @@ class RemoteStore:
 
     def clear(self) -> None:
         """As `Store.clear`."""
+        self._stamps.clear()
         try:
-            self.backend.delete(self._layout.generation)
+            self.backend.delete(self.entries.generation)
         finally:
-            self.link.change([self._layout.generation])
+            self.link.change([self.entries.generation])
 
     # Leases
 
@@ -365,13 +349,13 @@ class RemoteStore:
         """As `Store.lease`; where there is no room for it, nobody can be asked."""
         token = int.from_bytes(os.urandom(8), "big") >> 1
         try:
-            return token if self.backend.lease(self._layout.lease(key), token, max(1, milliseconds)) else None
+            return token if self.backend.lease(self.entries.lease(key), token, max(1, milliseconds)) else None
         except NoRoom as error:
             raise StoreBusy(str(error)) from error
 
     def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""
-        return self.backend.release(self._layout.lease(key), token)
+        return self.backend.release(self.entries.lease(key), token)
 
     # The engine
 
@@ -400,6 +384,112 @@ class RemoteStore:
     def verify(self) -> NoReturn:
         """Refuse: see `keys`."""
         raise InvalidArgument("verify: expected a cache in a directory (file:///path), got one in an engine")
+
+
+class _Draft:
+    """What is to be written of several values, once it is known under which stamps.
+
+    Args:
+        store: Where to.
+        encoded: Keys and values.
+        tags: Their tags.
+        created: When.
+        deadline: Until when they are fresh.
+        until: Until when they may be served at all.
+        guards: What must still be as it was when they were computed.
+        lease: Whether a lease goes with each.
+    """
+
+    def __init__(
+        self,
+        store: RemoteStore,
+        encoded: Sequence[tuple[str, Encoded]],
+        tags: Sequence[str],
+        created: int,
+        deadline: int | None,
+        until: int | None,
+        guards: Mapping[str, bytes],
+        lease: int | None,
+    ) -> None:
+        self._store = store
+        self._encoded = encoded
+        self._tags = tags
+        self._times = created, deadline, until
+        self._guards = guards
+        self._has_lease = lease is not None
+        self._names = [store.entries.generation, *(store.entries.stamp(tag) for tag in tags)]
+        lasts = None if until is None else until - created
+        self._milliseconds = None if lasts is None else max(1, lasts)
+        # The engine makes stamps last longer only where they last for less than half of what is asked for.
+        self._lasts = None if lasts is None else 2 * (lasts + _SLACK)
+
+    def write(self) -> list[Status]:
+        """Write them all, in one step with the check of the stamps that are known, where the engine can do that."""
+        store = self._store
+        if not self._are_guarded() and store.backend.capabilities.atomic:
+            known = store.known(self._names)
+            if known is not None:
+                lasts = [None, *[self._lasts] * len(self._tags)]
+                stamps = {name: (known[name], ms) for name, ms in zip(self._names, lasts, strict=True)}
+                held = self._send([write for _, write in self._under(known, stamps)])
+                if all(held):
+                    return ["written"] * len(held)
+        made = self.made()
+        held = self._send([write for _, write in made]) if made else [False] * len(self._encoded)
+        return ["written" if one else "superseded" for one in held]
+
+    def made(self) -> list[tuple[str, Write]]:
+        """What to write, under the stamps that the engine has now; nothing where these are not those of the guards."""
+        if self._are_guarded():
+            return self._under(self._guards, {})
+        stamps = self._store.ask_for_stamps(self._names, self._lasts)
+        if any(stamps.get(name, stamp) != stamp for name, stamp in self._guards.items()):
+            return []
+        return self._under(stamps, {})
+
+    def _are_guarded(self) -> bool:
+        """Whether the guards have all stamps, and these last for as long as the values do."""
+        return all(name in self._guards for name in self._names) and self._lasts is not None and self._lasts <= _FENCE
+
+    def _send(self, writes: Sequence[Write]) -> list[bool]:
+        backend = self._store.backend
+        return [backend.set(writes[0])] if len(writes) == 1 else backend.set_many(writes)
+
+    def _under(
+        self, known: Mapping[str, bytes], stamps: Mapping[str, tuple[bytes, int | None]]
+    ) -> list[tuple[str, Write]]:
+        generation, *rest = self._names
+        tags = [(tag, known[name]) for tag, name in zip(self._tags, rest, strict=True)]
+        return [(key, self._one(key, encoded, known[generation], tags, stamps)) for key, encoded in self._encoded]
+
+    def _one(
+        self,
+        key: str,
+        encoded: Encoded,
+        stamp: bytes,
+        tags: Sequence[tuple[str, bytes]],
+        stamps: Mapping[str, tuple[bytes, int | None]],
+    ) -> Write:
+        payload, codec, described = encoded
+        entries, backend = self._store.entries, self._store.backend
+        header = entries.pack(key, codec, described, payload.nbytes, *self._times, stamp, tags)
+        if (size := len(header) + payload.nbytes) > backend.max_bytes:
+            raise ValueTooLarge(f"value: expected at most {backend.max_bytes} bytes with header, got {size}")
+        removes = [entries.fence(key)]
+        if self._has_lease:
+            removes.append(entries.lease(key))
+        [name] = entries.entries([key])
+        return Write(name, (header, payload), self._milliseconds, self._guards, removes, stamps)
+
+
+def _distrust(backend: Backend) -> Callable[[str, str | None], NoReturn]:
+    """What is done where the answer is to another question."""
+
+    def distrust(key: str, found: str | None) -> NoReturn:
+        backend.distrust()
+        raise StoreError(f"the answer for {key!r:.100} is the entry of {found!r:.100}")
+
+    return distrust
 
 
 def _note_fork() -> None:

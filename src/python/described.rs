@@ -79,15 +79,17 @@ impl Kinds {
     /// What the header of `frame` says, if its kind is known, and where the payload starts.
     pub(super) fn find(&self, py: Python<'_>, frame: &[u8]) -> Result<Option<(Described, usize)>> {
         let header = locate_header(frame)?;
-        let json = &frame[header.clone()];
+        Ok(self.find_rest(py, &frame[header.clone()]).map(|(described, _)| (described, header.end)))
+    }
+
+    /// What a header says whose kind is known, and what of it follows the part that its kind has in common.
+    pub(super) fn find_rest<'j>(&self, py: Python<'_>, json: &'j [u8]) -> Option<(Described, &'j [u8])> {
         // Held with the GIL, for no longer than a comparison.
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known
-            .kinds
-            .iter()
-            .flatten()
-            .find(|(head, _)| json.strip_prefix(&**head).is_some_and(|rest| rest.starts_with(KEY)));
-        Ok(found.map(|(_, described)| (described.clone_ref(py), header.end)))
+        known.kinds.iter().flatten().find_map(|(head, described)| {
+            let rest = json.strip_prefix(&**head).filter(|rest| rest.starts_with(KEY))?;
+            Some((described.clone_ref(py), rest))
+        })
     }
 
     /// Remembers what `header`, which the store wrote into `frame`, was found to say.

@@ -17,6 +17,7 @@ mod json;
 pub(crate) mod l1;
 mod metadata;
 mod msgpack;
+mod remote;
 mod store;
 mod stored;
 mod stream;
@@ -64,6 +65,10 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
     json::register(module)?;
+    module.add_class::<remote::Entries>()?;
+    module.add_class::<remote::Reading>()?;
+    module.add_class::<remote::Replies>()?;
+    module.add_function(wrap_pyfunction!(remote::pack_command, module)?)?;
     call::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)

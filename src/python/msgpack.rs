@@ -78,6 +78,12 @@ pub(super) fn unpackb<'py>(
     })
 }
 
+/// The value that a payload is as MessagePack.
+pub(super) fn value_of<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let copy_of = |range: std::ops::Range<usize>| Ok(PyBytes::new(py, &bytes[range]).into_any());
+    Decoder::new(py, bytes, Types::Python, &copy_of).decode()
+}
+
 fn types_of(types: Option<&str>) -> PyResult<Types> {
     match types {
         None | Some("python") => Ok(Types::Python),

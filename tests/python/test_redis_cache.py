@@ -10,10 +10,10 @@ import pytest
 import framecache
 import redis_server
 from framecache import Cache, InvalidArgument, StoreError, ValueTooLarge
-from framecache._record import Layout, unpack
 from framecache.crypto import Keyring
 from framecache.redis import Redis
 from framecache.testing import Clock
+from redis_record import Layout, unpack
 from redis_server import server  # noqa: F401  # a fixture
 from waiting import Thread
 

@@ -11,9 +11,9 @@ import pytest
 
 from framecache import Cache
 from framecache._listener import PING_EVERY, SILENCE
-from framecache._record import Layout
 from framecache.redis import Redis
 from framecache.testing import Clock
+from redis_record import Layout
 from redis_server import begin, server  # noqa: F401  # a fixture
 from waiting import Thread, until
 

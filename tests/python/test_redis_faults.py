@@ -12,9 +12,9 @@ import pytest
 
 import framecache
 from framecache import Cache, StoreError
-from framecache._record import Layout, unpack
 from framecache.redis import Redis
 from framecache.testing import Clock
+from redis_record import Layout, unpack
 from redis_server import begin, server  # noqa: F401  # a fixture
 from waiting import Thread, until
 
@@ -201,7 +201,7 @@ def test_a_head_with_very_many_tags_is_refused(cache, server):
     name = Layout("").entry("key")
     cache.set("key", 1)
     raw = server.client().get(name)
-    server.client().set(name, raw[:40] + struct.pack(">I", 2**32 - 1) + raw[44:])
+    server.client().set(name, raw[:48] + struct.pack(">I", 2**32 - 1) + raw[52:])
     assert cache.get("key") is None
     assert cache.stats()["unreadable"] == 1
 

@@ -132,7 +132,7 @@ def test_a_cluster(cluster, monkeypatch):
         values = {f"key:{number}": number for number in range(50)}
         assert cache.set_many(values, tags=["x", "y"]) == 50
         assert other.get_many(values) == values
-        slots = {cache._backend.client.keyslot(cache._tiers.store._layout.entry(key)) for key in values}
+        slots = {cache._backend.client.keyslot(cache._tiers.store.entries.entries([key])[0]) for key in values}
         assert len(slots) > 30
         other.invalidate_tags("y")
         assert cache.get_many(values) == {}

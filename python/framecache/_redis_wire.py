@@ -1,0 +1,248 @@
+"""Commands on the connections of a redis-py client, packed and received here.
+
+The pool, its connections and how they retry are the client's, as it was configured. Left out is what redis-py does
+around a command for all cases, and its copies: arguments are sent from where they stand, and large values are received
+where they stay. A client that is not redis-py's own (a subclass with other ways, one that somebody watches) runs its
+commands itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from framecache._framecache import FrameError, Replies, pack_command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final, TypeVar
+
+    from typing_extensions import Buffer
+
+    R = TypeVar("R")
+
+    #: The arguments of a command; a tuple of buffers is one of them.
+    Command = Sequence[Any]
+
+#: How many bytes of a stream are taken at once.
+_AT_ONCE: Final = 256 << 10
+_CLOSED: Final = "Connection closed by server."
+
+
+class Wire:
+    """The connections of a client for threads.
+
+    Args:
+        client: One of which `is_plain` is true.
+    """
+
+    def __init__(self, client: Any) -> None:
+        import redis
+        from redis import connection, sentinel
+
+        self._client = client
+        self._raises = redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse, redis.ResponseError
+        self._parser = getattr(connection, "_HiredisParser", None)
+        self._readers = (
+            connection.AbstractConnection.read_response,
+            sentinel.SentinelManagedConnection.read_response,
+        )
+
+    def mget(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+        """The values of names."""
+        packed, count = pack_command("MGET", *names), len(names)
+
+        def exchange(connection: Any) -> Sequence[Buffer | None]:
+            connection.send_packed_command(packed)
+            return self._receive(connection, count)
+
+        return self._on_connection(exchange)
+
+    def run(self, *command: Any) -> Any:
+        """The answer to a command."""
+        packed = pack_command(*command)
+
+        def exchange(connection: Any) -> Any:
+            connection.send_packed_command(packed)
+            return connection.read_response()
+
+        return self._on_connection(exchange)
+
+    def transact(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands that are one step, sent at once."""
+        packed: list[Buffer] = []
+        for command in (("MULTI",), *commands, ("EXEC",)):
+            packed += pack_command(*command)
+
+        def exchange(connection: Any) -> list[Any]:
+            connection.send_packed_command(packed)
+            refused = [self._refused(connection) for _ in range(len(commands) + 1)]
+            try:
+                answers: list[Any] = connection.read_response()
+            except self._raises[3] as error:
+                # That of the command says more than that of the transaction.
+                raise next(filter(None, refused), error) from None
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            return answers
+
+        return self._on_connection(exchange)
+
+    def _refused(self, connection: Any) -> Exception | None:
+        """Why a command was not queued, if it was not."""
+        try:
+            connection.read_response()
+        except self._raises[3] as error:
+            return error  # type: ignore[no-any-return]
+        return None
+
+    def _on_connection(self, work: Callable[[Any], R]) -> R:
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            return connection.retry.call_with_retry(  # type: ignore[no-any-return]
+                lambda: work(connection), lambda _error: connection.disconnect()
+            )
+        finally:
+            try:
+                if connection.should_reconnect():
+                    connection.disconnect()
+                    connection.connect()
+            finally:
+                pool.release(connection)
+
+    def _receive(self, connection: Any, count: int) -> Sequence[Buffer | None]:
+        """The values that were asked for last. All else that comes, such as an error, is the client's to read."""
+        parser = connection._parser
+        if type(parser) is not self._parser or type(connection).read_response not in self._readers:
+            return connection.read_response()  # type: ignore[no-any-return]
+        reader, socket, replies = parser._reader, connection._sock, Replies(count)
+        if reader is None or socket is None or reader.has_data():
+            return connection.read_response()  # type: ignore[no-any-return]
+        closed, late, invalid, _ = self._raises
+        try:
+            done: bool | None = False
+            while done is False:
+                received = socket.recv_into(replies)
+                if not received:
+                    raise closed(_CLOSED)
+                done = replies.received(received)
+        except TimeoutError:
+            connection.disconnect()
+            raise late("Timeout reading from socket") from None
+        except OSError as error:
+            connection.disconnect()
+            raise closed(f"Error while reading from socket: {error.args}") from error
+        except FrameError as error:
+            connection.disconnect()
+            raise invalid(str(error)) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        if rest := replies.rest():
+            reader.feed(rest)
+        if not done:
+            return connection.read_response()  # type: ignore[no-any-return]
+        if connection.health_check_interval:
+            connection.next_health_check = time.monotonic() + connection.health_check_interval
+        return replies
+
+
+class AsyncWire:
+    """The connections of a client for event loops.
+
+    Args:
+        client: One of which `is_plain` is true.
+    """
+
+    def __init__(self, client: Any) -> None:
+        import redis
+        from redis.asyncio import connection, sentinel
+
+        self._client = client
+        self._raises = redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse
+        self._parser = getattr(connection, "_AsyncHiredisParser", None)
+        self._timeout = connection.async_timeout
+        self._readers = (
+            connection.AbstractConnection.read_response,
+            sentinel.SentinelManagedConnection.read_response,
+        )
+
+    async def mget(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+        """The values of names."""
+        packed, count = pack_command("MGET", *names), len(names)
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            return await connection.retry.call_with_retry(  # type: ignore[no-any-return]
+                lambda: self._exchange(connection, packed, count), lambda _error: connection.disconnect()
+            )
+        finally:
+            await pool.release(connection)
+
+    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Sequence[Buffer | None]:
+        parser = connection._parser
+        stream, writer, reader = connection._reader, connection._writer, getattr(parser, "_reader", None)
+        if (
+            type(parser) is not self._parser
+            or type(connection).read_response not in self._readers
+            or None in (stream, writer, reader)
+            or reader.has_data()
+        ):
+            await connection.send_packed_command(packed)
+            return await connection.read_response()  # type: ignore[no-any-return]
+        closed, late, invalid = self._raises
+        await connection.check_health()
+        replies = Replies(count)
+        try:
+            async with self._timeout(connection.socket_timeout):
+                writer.writelines(packed)
+                await writer.drain()
+                done: bool | None = False
+                while done is False:
+                    data = await stream.read(_AT_ONCE)
+                    if not data:
+                        raise closed(_CLOSED)
+                    done = replies.take(data)
+        except (asyncio.TimeoutError, TimeoutError):
+            await connection.disconnect(nowait=True)
+            raise late("Timeout reading from socket") from None
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise closed(f"Error while reading from socket: {error.args}") from error
+        except FrameError as error:
+            await connection.disconnect(nowait=True)
+            raise invalid(str(error)) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        if rest := replies.rest():
+            reader.feed(rest)
+        if not done:
+            return await connection.read_response()  # type: ignore[no-any-return]
+        if connection.health_check_interval:
+            connection.next_health_check = asyncio.get_running_loop().time() + connection.health_check_interval
+        return replies
+
+
+def is_plain(client: Any) -> bool:
+    """Whether commands may go past a client's own `execute_command`, to the connections of its pool.
+
+    Not with redis-py before it had all that is used here, not where a subclass, or somebody who watches commands, has
+    put another method in its place, and not on the one connection that a client keeps for itself.
+    """
+    import redis.asyncio.client
+    import redis.client
+    from redis import connection
+
+    if not hasattr(connection.AbstractConnection, "should_reconnect") or getattr(client, "connection", 1) is not None:
+        return False
+    if getattr(client, "single_connection_client", False) or getattr(client, "_single_connection_client", False):
+        return False
+    methods = ("execute_command", "parse_response")
+    if any(name in vars(client) for name in methods):
+        return False
+    own = {getattr(getattr(getattr(type(client), name, None), "__code__", None), "co_filename", "") for name in methods}
+    return own in ({redis.client.__file__}, {redis.asyncio.client.__file__})
