@@ -115,7 +115,10 @@ class Backend(Protocol):
         """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
-        """Take a lease, unless somebody else has it; with the token that has it already, renew it."""
+        """Take a lease, unless somebody else has it; with the token that has it already, take it once more."""
+
+    def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """Have a lease last for so long from now, if this token still has it; return whether it does."""
 
     def release(self, name: str, token: int) -> bool:
         """Give a lease back, if this token still has it."""
@@ -142,6 +145,9 @@ class AsyncBackend(Protocol):
 
     async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
+
+    async def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.renew`."""
 
     async def close(self) -> None:
         """Give up the connections of this loop."""
