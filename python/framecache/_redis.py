@@ -8,8 +8,8 @@ import os
 from framecache._backend import Capabilities, NoRoom
 from framecache._feed import PING_EVERY, SILENCE
 from framecache._framecache import InvalidArgument, StoreError
+from framecache._redis_async import RENEW
 from framecache._redis_clients import (
-    TIMEOUT,
     check,
     client_of,
     is_async,
@@ -68,9 +68,6 @@ local held = redis.call('GET', KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1"""
-RENEW: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 _RELEASE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])"""
@@ -147,8 +144,8 @@ class Redis:
 
     @classmethod
     def from_url(cls, url: str) -> Redis:
-        """As the class, where the URL's query may have ``max_remote_bytes=16MiB``, ``l1_ttl=0.5`` and ``listen=no``; with
-        ``listen=publish``, as `PublishingRedis`.
+        """As the class, where the URL's query may have ``max_remote_bytes=16MiB``, ``l1_ttl=0.5`` and ``listen=no``;
+        with ``listen=publish``, as `PublishingRedis`.
         """
         from urllib.parse import parse_qsl, urlencode
 

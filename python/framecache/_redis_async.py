@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
 
+#: Renews a lease that the token still has.
+RENEW: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
 
@@ -43,8 +47,15 @@ class AsyncRedis:
 
     async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
         """As `AsyncBackend.get_many`."""
+        return await self._run("MGET", *names)  # type: ignore[no-any-return]
+
+    async def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `AsyncBackend.renew`."""
+        return bool(await self._run("EVAL", RENEW, 1, name, token, milliseconds))
+
+    async def _run(self, *command: Any) -> Any:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._client.execute_command("MGET", *names))
+        task = loop.create_task(self._client.execute_command(*command))
         self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
         done = loop.create_future()
@@ -57,7 +68,7 @@ class AsyncRedis:
         if not task.done():
             raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
         try:
-            return task.result()  # type: ignore[no-any-return]
+            return task.result()
         except self._errors as error:
             raise self._failed(error) from error
 

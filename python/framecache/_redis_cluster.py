@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Cluster(Redis):
-    """A Redis Cluster. L1 is told what others change while all masters are listened to, by a thread with a connection of
-    its own for each, and agree on who they are and who has which slots; while they do not, as when slots are moved or a
-    replica takes over, it keeps entries for `l1_ttl`. A client that reads from replicas always does that.
+    """A Redis Cluster. L1 is told what others change while all masters are listened to, by a thread with a connection
+    of its own for each, and agree on who they are and who has which slots; while they do not, as when slots are moved
+    or a replica takes over, it keeps entries for `l1_ttl`, and so it always does where the client reads from replicas.
 
     Args:
         client: A `redis.RedisCluster`, or a URL: ``redis+cluster://host:port``.
@@ -84,8 +84,8 @@ class Cluster(Redis):
     @classmethod
     def _publishing(cls) -> NoReturn:
         raise InvalidArgument(
-            "url: listen: expected yes or no, got 'publish', which a cluster does not do: what one node publishes, others "
-            "may not be told"
+            "url: listen: expected yes or no, got 'publish', which a cluster does not do: what one node publishes, "
+            "others may not be told"
         )
 
     def distrust(self) -> None:

@@ -12,6 +12,7 @@ from framecache._backend import NoRoom, Write
 from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
 from framecache._record import DEADLINE_AT, Layout, deadline_bytes, pack, tag_name
 from framecache._remote_read import Link, Reading, Tagged
+from framecache._sleepers import TOLD, UNTOLD, Sleeper
 from framecache._values import SEALED, encode_chosen
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import Backend
+    from framecache._backend import AsyncBackend, Backend
     from framecache._framecache import L1, Frame
     from framecache._values import Encoded
 
@@ -368,6 +369,18 @@ class RemoteStore:
             return token if self.backend.lease(self._layout.lease(key), token, max(1, milliseconds)) else None
         except NoRoom as error:
             raise StoreBusy(str(error)) from error
+
+    def renew(self, key: str, token: int, milliseconds: int) -> bool:
+        """Have a lease last for so long from now; return whether this token still has it."""
+        return self.backend.renew(self._layout.lease(key), token, max(1, milliseconds))
+
+    async def renew_by(self, backend: AsyncBackend, key: str, token: int, milliseconds: int) -> bool:
+        """As `renew`, by the running loop's backend."""
+        return await backend.renew(self._layout.lease(key), token, max(1, milliseconds))
+
+    def sleeper(self, key: str) -> Sleeper:
+        """Who sleeps until the entry of a key changes, if this process is told."""
+        return Sleeper(self._layout.entry(key), self.link.sleepers, TOLD if self.link.is_connected else UNTOLD)
 
     def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""

@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from framecache._framecache import DecodeError, Frame, FrameError, SerializationWrapper, StoreError
 from framecache._record import unpack
+from framecache._sleepers import Sleepers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Link:
         self._epochs = epochs
         self._all = f"\0link:{prefix}"
         self.is_connected = False
+        #: Who waits for what another process stores.
+        self.sleepers = Sleepers()
         _links.add(self)
 
     def guards(self, names: Sequence[str]) -> bytes:
@@ -64,12 +67,14 @@ class Link:
     def changed(self, names: Sequence[str] | None) -> None:
         """As `Invalidations.changed`."""
         self._epochs.bump([self._all] if names is None else names)
+        self.sleepers.tell(names)
 
     def connected(self, yes: bool) -> None:
         """As `Invalidations.connected`. What was read before or after is not known to be the same."""
         self.is_connected = False
         self._epochs.bump([self._all])
         self.is_connected = yes
+        self.sleepers.tell(None)
 
 
 class Tagged:

@@ -24,11 +24,11 @@ class OneServer:
     """
 
     #: In RESP3 already, which stays; the reply has the server's role.
-    question = ("HELLO", "3")
+    question: tuple[str, ...] = ("HELLO", "3")
 
     def __init__(self, client: Any) -> None:
         self._pool = client.connection_pool
-        self._master_of = getattr(self._pool, "get_master_address", None)
+        self._master_of: Callable[[], tuple[str, int]] | None = getattr(self._pool, "get_master_address", None)
 
     def targets(self, _answers: Mapping[str, Any]) -> Mapping[str, Callable[[int], Any]]:
         """The one."""
@@ -50,12 +50,12 @@ class OneServer:
 
     def doubt(self, connection: Any) -> Callable[[], None] | None:
         """Whether the Sentinels still name this one."""
-        if self._master_of is None:
+        if (master_of := self._master_of) is None:
             return None
         host, port = connection.host, connection.port
 
         def ask() -> None:
-            if (found := self._master_of()) != (host, port):
+            if (found := master_of()) != (host, port):
                 raise ConnectionError(f"expected the master at {host}:{port}, the Sentinels name {found}")
 
         return ask
@@ -128,7 +128,7 @@ class Masters:
         client: The `redis.RedisCluster` whose reads L1 keeps.
     """
 
-    question = ("CLUSTER", "NODES")
+    question: tuple[str, ...] = ("CLUSTER", "NODES")
 
     def __init__(self, client: Any) -> None:
         self._client = client
