@@ -97,7 +97,7 @@ class Lead:
         """Tell those who wait for keys without an outcome that there is none: an `Exception`, or nobody computes."""
         self._ended = True
         self._begun.clear()
-        for key, flight in self.flights.items():
+        for flight in self.flights.values():
             self._computer.release(flight)
             outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
             self._computer.flights.end(flight, outcome)

@@ -3,7 +3,7 @@ of its own.
 
 What was not heard may have changed. L1 is told that each change is heard only while all servers that take writes are
 listened to, say so themselves, and agree on who they are; each of them is asked twice a second. A connection that is
-lost, slow or silent, a server that forgot everything, another role and other servers make everything that L1 has a miss.
+lost, slow or silent, a server that forgot everything, another role and other servers make a miss of all that L1 has.
 
 A change is heard after the time that its message takes. Where servers change, at most `PING_EVERY` + `SILENCE` seconds
 pass from the moment that one of those that are listened to knows of it.
