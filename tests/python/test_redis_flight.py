@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from framecache import Cache, _sleepers
+from framecache import Cache, _lease, _sleepers
 from framecache._lease import LASTS
 from framecache._record import Layout
 from framecache.crypto import Keyring
@@ -250,8 +250,9 @@ tenant: ContextVar[str] = ContextVar("tenant")
 
 
 @pytest.mark.parametrize("ends", ["raises", "is cancelled"])
-def test_a_tenants_lease_is_given_back_from_whatever_context(server, ends):
-    """A lease of a sealed entry stands under a name that only the tenant's key gives."""
+def test_a_tenants_lease_is_given_back_from_whatever_context(server, ends, monkeypatch):
+    """A lease of a sealed entry stands under a name that only the tenant's key gives. It does not run out meanwhile."""
+    monkeypatch.setattr(_lease, "LASTS", 100 * PATIENCE)
     client = server.client()
 
     async def main():
@@ -265,7 +266,7 @@ def test_a_tenants_lease_is_given_back_from_whatever_context(server, ends):
             await asyncio.Event().wait()
 
         tenant.set("one")
-        task = asyncio.create_task(cache.aget_or_set("key", compute))
+        task = asyncio.create_task(cache.aget_or_set("key", compute, lock=100 * PATIENCE))
         await begun.wait()
         if ends == "is cancelled":
             task.cancel()
