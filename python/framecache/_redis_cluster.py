@@ -37,6 +37,8 @@ class Cluster(Redis):
     def __init__(self, client: Any, **settings: Any) -> None:
         super().__init__(client, **settings)
         self.capabilities = self.capabilities._replace(atomic=False)
+        # What redis-py raises where a slot moves (ASK) to a node that had none, which it does not know yet.
+        self._errors = (*self._errors, AttributeError)
 
     @staticmethod
     def _kind() -> type:
