@@ -8,7 +8,7 @@ import time
 
 from framecache import _background
 from framecache._flight import Flight, Outcome, enter, enter_background, wake
-from framecache._lease import HELD, LOOK_EVERY
+from framecache._lease import HELD
 from framecache._reading import Found, is_light
 
 TYPE_CHECKING = False
@@ -150,7 +150,7 @@ class AsyncComputer:
             return computer.failed(plan, key, error)
         finally:
             if flight.lease is not None:
-                _background.later(computer.release, key, flight)
+                _background.later(computer.release, flight)
             del flight  # as in `compute`
 
     # Leases
@@ -159,17 +159,17 @@ class AsyncComputer:
         """As `Computer.lease`."""
         if not plan.lock or not self.threads.leases.are_given():
             return None
-        ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
-        while await self._ask_for_lease(plan, key, flight):
-            if flight.background:
-                return HELD
-            if force or flight.alone or time.monotonic() + pause >= ends:
-                return None
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LOOK_EVERY[1])
-            if (found := await self.fresh(plan, canonical, key)) is not None:
-                return found
-        return None
+        ends = time.monotonic() + plan.lock
+        if not await self._ask_for_lease(plan, key, flight):
+            return None
+        with self.threads.leases.sleeper(key) as sleeper:
+            while not (force or flight.alone or flight.background or time.monotonic() + sleeper.pause >= ends):
+                await sleeper.sleep_in_loop()
+                if (found := await self.fresh(plan, canonical, key)) is not None:
+                    return found
+                if not await self._ask_for_lease(plan, key, flight):
+                    return None
+        return HELD if flight.background else None
 
     async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
         computer = self.threads
@@ -177,7 +177,7 @@ class AsyncComputer:
         try:
             return bool(await _result_of(asked))
         except asyncio.CancelledError:
-            asked.add_done_callback(lambda _: _background.later(computer.release, key, flight))
+            asked.add_done_callback(lambda _: _background.later(computer.release, flight))
             raise
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -164,8 +164,12 @@ class Backend(Protocol):
     # Leases
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
-        """Take a lease, unless somebody else has it; with the token that has it already, renew it."""
+        """Take a lease, unless somebody else has it; with the token that has it already, take it once more."""
         raise _not_written("lease", "lease")
+
+    def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """Have a lease last for so long from now, if this token still has it; return whether it does."""
+        raise _not_written("renew", "lease")
 
     def release(self, name: str, token: int) -> bool:
         """Give a lease back, if this token still has it."""
@@ -198,6 +202,9 @@ class AsyncBackend(Protocol):
 
     async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
+
+    async def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.renew`."""
 
     async def close(self) -> None:
         """Give up the connections of this loop."""

@@ -57,7 +57,7 @@ _threads = _Threads()
 gate: Final = _Gate()
 
 
-def _start(name: str, body: Callable[[], object]) -> bool:
+def begin(name: str, body: Callable[[], object]) -> bool:
     """Begin a thread with a gate; return whether there was one to be had."""
 
     def run() -> None:
@@ -95,7 +95,7 @@ def spawn(work: Callable[[], object]) -> bool:
         if mine.refreshers >= _REFRESHERS:
             return False
         mine.refreshers += 1
-    if started := _start("framecache-refresh", body):
+    if started := begin("framecache-refresh", body):
         return started
     done()
     return False
@@ -139,7 +139,7 @@ def _has_worker() -> bool:
         if mine.idle > mine.queue.qsize() or mine.workers >= _WORKERS:
             return True
         mine.workers += 1
-    if _start("framecache-worker", lambda: _work(mine)):
+    if begin("framecache-worker", lambda: _work(mine)):
         return True
     with mine.mutex:
         mine.workers -= 1

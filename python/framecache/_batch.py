@@ -62,7 +62,7 @@ class Lead:
         if not isinstance(found, Found):
             found = None if flight.alone else self._computer.fresh(self._plan, self.canonical(key), key)
         if found is not None or self._ended:
-            self._computer.release(key, flight)
+            self._computer.release(flight)
             self._computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
             return
         self._fences[key] = self._computer.begin(self._plan, key, flight)
@@ -90,15 +90,15 @@ class Lead:
             if key in values:
                 outcome = computer.keep(self._plan, self.canonical(key), key, values[key], self._fences[key], flight)
             else:
-                computer.release(key, flight)
+                computer.release(flight)
             computer.flights.end(flight, outcome)
 
     def end(self, error: BaseException | None = None) -> None:
         """Tell those who wait for keys without an outcome that there is none: an `Exception`, or nobody computes."""
         self._ended = True
         self._begun.clear()
-        for key, flight in self.flights.items():
-            self._computer.release(key, flight)
+        for flight in self.flights.values():
+            self._computer.release(flight)
             outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
             self._computer.flights.end(flight, outcome)
 

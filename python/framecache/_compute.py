@@ -6,11 +6,11 @@ import contextvars
 import functools
 import time
 
-from framecache import _background
+from framecache import _background, _renewal
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
-from framecache._lease import HELD, LOOK_EVERY, Leases
+from framecache._lease import HELD, Leases
 from framecache._reading import Found
 from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
@@ -300,7 +300,7 @@ class Computer:
         except Exception as error:
             return self.failed(plan, key, error)
         finally:
-            self.release(key, flight)
+            self.release(flight)
             del flight  # as in `compute`
 
     def known(
@@ -355,17 +355,17 @@ class Computer:
         """
         if not plan.lock or not self.leases.are_given():
             return None
-        ends, pause = time.monotonic() + plan.lock, LOOK_EVERY[0]
-        while self.ask_for_lease(plan, key, flight):
-            if flight.background:
-                return HELD
-            if force or flight.alone or time.monotonic() + pause >= ends:
-                return None
-            time.sleep(pause)
-            pause = min(2 * pause, LOOK_EVERY[1])
-            if (found := self.fresh(plan, canonical, key)) is not None:
-                return found
-        return None
+        ends = time.monotonic() + plan.lock
+        if not self.ask_for_lease(plan, key, flight):
+            return None
+        with self.leases.sleeper(key) as sleeper:
+            while not (force or flight.alone or flight.background or time.monotonic() + sleeper.pause >= ends):
+                sleeper.sleep()
+                if (found := self.fresh(plan, canonical, key)) is not None:
+                    return found
+                if not self.ask_for_lease(plan, key, flight):
+                    return None
+        return HELD if flight.background else None
 
     def ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
         """Ask for a lease, which the flight keeps then; return whether somebody else has it.
@@ -374,18 +374,20 @@ class Computer:
         """
         if not flight.alone:
             for one in self.flights.before(flight):
-                self.release(key, one)
-        token = self.leases.ask(key, plan.lock)
-        flight.lease = token if isinstance(token, int) else None
+                self.release(one)
+        lease = self.leases.ask(key, plan.lock)
+        flight.lease = None if isinstance(lease, str) else lease
         if flight.is_dead():
-            self.release(key, flight)  # its loop was closed meanwhile
-        return token == HELD
+            self.release(flight)  # its loop was closed meanwhile
+        elif flight.lease is not None:
+            _renewal.keep(flight.lease, flight.loop)
+        return lease == HELD
 
-    def release(self, key: str, flight: Flight) -> None:
+    def release(self, flight: Flight) -> None:
         """Give the lease of a flight back, if it has one still."""
-        token, flight.lease = flight.lease, None
-        if token is not None:
-            self.leases.release(key, token)
+        lease, flight.lease = flight.lease, None
+        if lease is not None:
+            lease.release()
 
     # Storing
 
@@ -416,13 +418,13 @@ class Computer:
                 self._note_unkept("unencodable", key, error)
                 return Outcome("alone", _only(value))
             if status == "written":
-                flight.lease = None  # which went with it
+                self._use(flight)
                 self.cooling.end(key)
                 if isinstance(found := self.find(plan, canonical, key), Found):
                     return Outcome("found", found)
             return self._unkept(plan, value)
         finally:
-            self.release(key, flight)
+            self.release(flight)
 
     def _put_if_current(
         self,
@@ -440,7 +442,15 @@ class Computer:
             self.counts.add("superseded")
             return "superseded"
         with _background.gate:
-            return self.put(plan, canonical, key, value, fence, flight.lease)
+            lease = flight.lease
+            token = None if lease is None or lease.is_over else lease.token
+            return self.put(plan, canonical, key, value, fence, token)
+
+    def _use(self, flight: Flight) -> None:
+        """Note that the lease of a flight went with what was stored."""
+        lease, flight.lease = flight.lease, None
+        if lease is not None:
+            lease.is_over = True
 
     def put(self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None) -> Status:
         """Store a value; return what became of it. Raises as `Tiers.put`."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Final, Literal
 
+    from framecache._lease import Lease
     from framecache._reading import Found
 
     Kind = Literal["found", "raised", "lost", "alone"]
@@ -86,7 +87,7 @@ class Flight:
         began: When its function was called, on the monotonic clock; until then, when it was made.
         fenced: Whether its key was deleted or set since it began: its result is not stored then, and no one joins.
         holds: Tells whether nothing that it may have been computed from was invalidated since.
-        lease: The token under which it is computed; `None` without one.
+        lease: That under which it is computed, if there is one.
         task: What computes, in a loop.
         led: Whether the one who began it waits for it.
     """
@@ -133,7 +134,7 @@ class Flight:
         self.outcome: Outcome | None = None
         self.fenced = False
         self.holds: Callable[[], bool] = _always
-        self.lease: int | None = None
+        self.lease: Lease | None = None
         self.task: asyncio.Task[Any] | None = None
         self.led = False
         self.waiters = 0

@@ -1,153 +1,195 @@
-"""Hears which entries others change: a thread of this process with a connection of its own.
+"""Hears which entries others change: a thread of this process for each server that may change them, with a connection
+of its own.
 
-The server sends the names that begin with a prefix as messages (``CLIENT TRACKING ... BCAST``, redirected to the same
-connection, which works in RESP2 with every server that tracks at all). What was not heard may have changed: a lost,
-slow or silent connection, and a server that says that it forgot everything, make everything that L1 has a miss.
+What was not heard may have changed. L1 is told that each change is heard only while all servers that take writes are
+listened to, say so themselves, and agree on who they are; each of them is asked twice a second. A connection that is
+lost, slow or silent, a server that forgot everything, another role and other servers make a miss of all that L1 has.
+
+A change is heard after the time that its message takes. Where servers change, at most `PING_EVERY` + `SILENCE` seconds
+pass from the moment that one of those that are listened to knows of it.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from weakref import WeakSet
 
+from framecache._acl import missing
+from framecache._feed import PING_EVERY, SILENCE, Feed, Tracking
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Final
+    from collections.abc import Callable, Hashable, Mapping
+    from typing import Any, Protocol
 
     from framecache._backend import Invalidations
+    from framecache._feed import Way
 
-#: Seconds between two questions whether the server is there, and how long an answer may take.
-PING_EVERY: Final = 0.5
-SILENCE: Final = 1.0
-#: Seconds between attempts to connect: at first, and at most; and where the server does not allow it.
-_PAUSE: Final = (0.05, 2.0)
-_REFUSED: Final = 30.0
-_CHANNEL: Final = "__redis__:invalidate"
+    class Servers(Protocol):
+        """Which servers there are to listen to."""
+
+        #: What each is asked again and again, to answer that it still is one of them.
+        question: tuple[str, ...]
+
+        def targets(self, answers: Mapping[str, Any]) -> Mapping[str, Callable[[int], Any]]:
+            """Those to listen to by now, each with what makes a connection of a version of RESP, not connected."""
+
+        def answer(self, reply: Any) -> Any:
+            """What a reply to the question tells.
+
+            Raises:
+                OSError: it is not a server to listen to.
+            """
+
+        def doubt(self, connection: Any) -> Callable[[], None] | None:
+            """What else to ask, which may wait and raises an `OSError` or an error of redis-py."""
+
+        def disagreement(self, answers: Mapping[str, Any]) -> str | None:
+            """Why their answers do not tell that all who take writes are listened to, if they do not."""
+
+        def basis(self, answers: Mapping[str, Any]) -> Hashable:
+            """What, if it is another one, makes what was heard before worth nothing."""
+
+        def refresh(self) -> None:
+            """Have the client look again where its servers are. Does not wait."""
+
+
+__all__ = ["PING_EVERY", "SILENCE", "Listener"]
+
+#: Seconds between two attempts to have a client look where its servers are.
+_REFRESH_EVERY = 1.0
 
 
 class Listener:
-    """The listener of one server. Its thread starts with the first who wants to be told, and ends with the last.
+    """The listener of one engine. Its threads start with the first who wants to be told, and end with the last.
 
     Args:
-        connect: Makes a connection of redis-py that speaks RESP2 and is not connected.
-        errors: What it raises.
+        servers: Which servers there are.
+        way: How they tell.
     """
 
-    def __init__(self, connect: Callable[[], Any], errors: tuple[type[Exception], ...]) -> None:
-        self._connect = connect
-        self._errors = errors
+    def __init__(self, servers: Servers, way: Way | None = None) -> None:
+        self.servers = servers
+        self.way: Way = way or Tracking(servers.question)
         self._start_over()
         _listeners.add(self)
 
     def _start_over(self) -> None:
-        self._mutex = threading.Lock()
-        self._wake = threading.Event()
+        # The thread that has it may take it once more: a finalizer may end what it began.
+        self._mutex = threading.RLock()
         self._told: dict[str, WeakSet[Invalidations]] = {}
-        self._heard: frozenset[str] = frozenset()
-        self._is_running = False
+        self._feeds: dict[str, Feed] = {}
+        self._on: dict[str, Hashable] = {}
+        self._refreshed = -_REFRESH_EVERY
         #: ``on`` while it hears everything; else why not.
         self.state = "off"
+        #: Rights and commands that servers do not give.
+        self.missing: list[str] = []
 
     def add(self, prefix: str, to: Invalidations) -> Callable[[], None]:
         """Tell `to` of names with this prefix, as long as somebody has it; return what ends that."""
         with self._mutex:
             self._told.setdefault(prefix, WeakSet()).add(to)
-            if not self._is_running:
-                self._is_running = True
-                threading.Thread(target=self._run, name="framecache-listener", daemon=True).start()
-        self._wake.set()
+            if prefix in self._on:
+                to.connected(True)
+            else:
+                self._judge()
+            self._wake()
         return lambda: self._end(prefix, to)
 
     def _end(self, prefix: str, to: Invalidations) -> None:
         with self._mutex:
             if prefix in self._told:
                 self._told[prefix].discard(to)
-        to.connected(False)
-        self._wake.set()
+            to.connected(False)
+            self._wake()
 
     def close(self) -> None:
         """Tell nobody any more."""
         with self._mutex:
-            told = [to for some in self._told.values() for to in some]
+            for prefix in self._told:
+                self._tell_connected(prefix, False)
             self._told.clear()
-        for to in told:
-            to.connected(False)
-        self._wake.set()
+            self._wake()
 
-    # The thread
+    def _wake(self) -> None:
+        for feed in self._feeds.values():
+            feed.wake.set()
 
-    def _run(self) -> None:
-        wake, pause = self._wake, _PAUSE[0]
-        while prefixes := self._wanted(end=True):
-            wake.clear()
-            connection = self._connect()
-            try:
-                self._subscribe(connection, prefixes)
-                pause = _PAUSE[0]
-                self._hear(connection, prefixes)
-                wake.set()
-            except self._errors as error:
-                self.state = f"{type(error).__name__}: {error}"
-                refused = type(error).__name__ in ("ResponseError", "NoPermissionError", "AuthenticationError")
-                pause = _REFUSED if refused else min(2 * pause, _PAUSE[1])
-            finally:
-                self._tell(lambda to: to.connected(False))
-                self._heard = frozenset()
-                connection.disconnect()
-            wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+    # What feeds ask and tell
 
-    def _wanted(self, end: bool = False) -> frozenset[str]:
-        """The prefixes that somebody wants to be told of; with `end`, this thread is none any more if there is none."""
+    def wanted(self, feed: Feed) -> frozenset[str]:
+        """The prefixes that somebody wants to be told of; none, if this server is not to be listened to any more."""
         with self._mutex:
-            prefixes = frozenset(prefix for prefix, told in self._told.items() if told)
-            if end and not prefixes:
-                self._is_running = False
-                self.state = "off"
-        return prefixes
+            self._forget()
+            return frozenset(self._told) if self._feeds.get(feed.name) is feed else frozenset()
 
-    def _subscribe(self, connection: Any, prefixes: frozenset[str]) -> None:
-        connection.connect()
-        connection.send_command("CLIENT", "ID")
-        me = connection.read_response()
-        wanted = [part for prefix in sorted(prefixes) for part in ("PREFIX", prefix)]
-        connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", *wanted)
-        connection.read_response()
-        connection.send_command("SUBSCRIBE", _CHANNEL)
-        connection.read_response()
-        self._heard = prefixes
-        self._tell(lambda to: to.connected(True))
-        self.state = "on"
+    def _forget(self) -> None:
+        """Forget who is gone; with the last, the feeds, whose threads end when they ask what is wanted."""
+        for prefix in [prefix for prefix, told in self._told.items() if not told]:
+            del self._told[prefix]
+            self._on.pop(prefix, None)
+        if not self._told:
+            self._feeds.clear()
+            self.state, self.missing = "off", []
 
-    def _hear(self, connection: Any, prefixes: frozenset[str]) -> None:
-        """Pass on what the server says, until it does not or others want to be told too."""
-        asked, is_asked = time.monotonic(), False
-        while self._wanted() == prefixes:
-            now = time.monotonic()
-            if is_asked and now - asked > SILENCE:
-                raise TimeoutError(f"no answer for {SILENCE} seconds")
-            if not is_asked and now - asked >= PING_EVERY:
-                connection.send_command("PING", check_health=False)
-                asked, is_asked = now, True
-            # While there is something to read, the clock is looked at once for each message.
-            if not connection.can_read(timeout=0.1):
-                continue
-            message = connection.read_response()
-            if message[0] == b"pong":
-                is_asked = False
-            elif message[0] == b"message":
-                names = None if message[2] is None else [name.decode(errors="replace") for name in message[2]]
-                self._tell(lambda to, names=names: to.changed(names))  # type: ignore[misc]  # called at once
-
-    def _tell(self, what: Callable[[Invalidations], None]) -> None:
-        """Tell all whose prefixes are heard."""
+    def changed(self, names: list[str] | None) -> None:
+        """Pass on which names changed; `None`: all may have."""
         with self._mutex:
-            told = [to for prefix in self._heard for to in self._told.get(prefix, ())]
-        for to in told:
-            what(to)
+            told = [(prefix, tuple(some)) for prefix, some in self._told.items()]
+        for prefix, some in told:
+            mine = None if names is None else [name for name in names if name.startswith(prefix)]
+            if mine is None or mine:
+                for to in some:
+                    to.changed(mine)
+
+    def judge(self) -> None:
+        """Find out whether everything is heard now, and tell those for whom that changed."""
+        with self._mutex:
+            self._judge()
+
+    def _judge(self) -> None:
+        self._forget()
+        if not self._told:
+            return
+        answers = {name: feed.answer for name, feed in self._feeds.items() if feed.answer is not None}
+        self._follow(self.servers.targets(answers))
+        feeds = self._feeds.values()
+        silent = [feed for feed in feeds if feed.answer is None]
+        why = silent[0].trouble if silent else self.servers.disagreement(answers)
+        if why is not None and (not silent or any(feed.error for feed in silent)):
+            self._look_again()
+        basis = None if why is not None else (self.servers.basis(answers), frozenset(self._feeds))
+        for prefix in self._told:
+            if basis is None or not all(prefix in feed.heard for feed in feeds):
+                if self._on.pop(prefix, None) is not None:
+                    self._tell_connected(prefix, False)
+            elif self._on.get(prefix) != basis:
+                self._on[prefix] = basis
+                self._tell_connected(prefix, True)
+        self.state = why or ("on" if len(self._on) == len(self._told) else "connecting")
+        self.missing = sorted({right for feed in feeds for right in missing(feed.error)})
+
+    def _follow(self, targets: Mapping[str, Callable[[int], Any]]) -> None:
+        """Listen to these, and to no others."""
+        for name in [name for name in self._feeds if name not in targets]:
+            self._feeds.pop(name).wake.set()
+        for name, connect in targets.items():
+            if name not in self._feeds:
+                self._feeds[name] = Feed(name, connect, self)
+                self._feeds[name].start()
+
+    def _tell_connected(self, prefix: str, yes: bool) -> None:
+        for to in tuple(self._told.get(prefix, ())):
+            to.connected(yes)
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        if now - self._refreshed >= _REFRESH_EVERY:
+            self._refreshed = now
+            self.servers.refresh()
 
 
 _listeners: WeakSet[Listener] = WeakSet()

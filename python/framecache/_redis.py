@@ -6,15 +6,15 @@ import asyncio
 import os
 
 from framecache._backend import Backend, Capabilities, NoRoom
+from framecache._feed import PING_EVERY, SILENCE
 from framecache._framecache import InvalidArgument, StoreError
+from framecache._redis_async import RENEW
 from framecache._redis_clients import (
-    TIMEOUT,
     check,
     client_of,
     is_async,
     is_cluster,
     place_of,
-    portable,
     threaded,
     type_of,
 )
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _MAX_BYTES: Final = 64 << 20
 _LARGE: Final = 64 << 10
+#: Seconds for which at most L1 serves what was changed, while the listener is on and whatever then fails.
+BOUND: Final = PING_EVERY + SILENCE
 
 # Every script names all of its keys. They are sent whole: the longest has 700 bytes, and none is ever unknown.
 _LAST: Final = """
@@ -160,6 +162,8 @@ class Redis(Backend):
             self._asynchronous = AsyncRedis(given, failed, self._errors)
 
     _expects = "redis.Redis or a redis.asyncio.Redis"
+    #: How others' changes are heard: ``tracking`` or ``publish``.
+    _listens_by = "tracking"
 
     @staticmethod
     def _kind() -> type:
@@ -174,7 +178,9 @@ class Redis(Backend):
 
     @classmethod
     def from_url(cls, url: str) -> Redis:
-        """As the class, where the URL's query may have ``max_remote_bytes=16MiB``, ``l1_ttl=0.5`` and ``listen=no``."""
+        """As the class, where the URL's query may have ``max_remote_bytes=16MiB``, ``l1_ttl=0.5`` and ``listen=no``;
+        with ``listen=publish``, as `PublishingRedis`.
+        """
         from urllib.parse import parse_qsl, urlencode
 
         place, _, query = url.partition("?")
@@ -186,10 +192,19 @@ class Redis(Backend):
             elif name == "l1_ttl":
                 settings[name] = seconds_of(name, value, 60.0)
             elif name == "listen":
-                settings[name] = one_of(name, value, ("yes", "no")) == "yes"
+                if one_of(name, value, ("yes", "no", "publish")) == "publish":
+                    cls = cls._publishing()
+                else:
+                    settings[name] = value == "yes"
             else:
                 theirs.append((name, value))
         return cls(f"{place}?{urlencode(theirs)}" if theirs else place, **settings)
+
+    @classmethod
+    def _publishing(cls) -> type[Redis]:
+        from framecache._redis_publish import PublishingRedis
+
+        return PublishingRedis
 
     # Reading
 
@@ -266,6 +281,10 @@ class Redis(Backend):
         """As `Backend.lease`."""
         return bool(self._run("EVAL", _LEASE, 1, name, token, milliseconds))
 
+    def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.renew`."""
+        return bool(self._run("EVAL", RENEW, 1, name, token, milliseconds))
+
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
         return bool(self._run("EVAL", _RELEASE, 1, name, token))
@@ -274,21 +293,30 @@ class Redis(Backend):
 
     def health(self) -> dict[str, Any]:
         """As `Backend.health`."""
-        listener = None if self._listener is None else self._listener.state
-        return {"engine": "redis", "listener": listener or "none", "l1_ttl": self.l1_ttl}
+        from framecache._acl import rights
+
+        listener = self._listener
+        is_on = listener is not None and listener.state == "on"
+        return {
+            "engine": "redis",
+            "listener": "none" if listener is None else listener.state,
+            "l1_ttl": self.l1_ttl,
+            "bound": BOUND if is_on else self.l1_ttl,
+            "rights": rights(self._listens_by if self.capabilities.invalidation else "no", is_cluster(self.client)),
+            "missing": [] if listener is None else listener.missing,
+        }
 
     def listen(self, prefix: str, to: Invalidations) -> Callable[[], None]:
         """As `Backend.listen`."""
-        from framecache._listener import Listener
-
         if self._listener is None:
-            pool = self.client.connection_pool
-            settings = portable(pool.connection_kwargs)
-            settings.update(protocol=2, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, decode_responses=False)
-            if hasattr(pool, "service_name"):  # which asks the sentinels where the master is
-                settings["connection_pool"] = pool
-            self._listener = Listener(lambda: pool.connection_class(**settings), self._errors)
+            self._listener = self._new_listener()
         return self._listener.add(prefix, to)
+
+    def _new_listener(self) -> Listener:
+        from framecache._listener import Listener
+        from framecache._topology import OneServer
+
+        return Listener(OneServer(self.client))
 
     def for_loop(self) -> AsyncBackend | None:
         """As `Backend.for_loop`, where a `redis.asyncio.Redis` was given, for the loop that asks first."""

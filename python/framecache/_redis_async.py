@@ -10,11 +10,15 @@ from framecache._redis_wire import AsyncWire, is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any, Final
 
     from typing_extensions import Buffer
 
+#: Renews a lease that the token still has.
+RENEW: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
 
@@ -47,10 +51,16 @@ class AsyncRedis:
 
     async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `AsyncBackend.get_many`."""
-        loop = asyncio.get_running_loop()
         wire = self._wire
-        asks = self._client.execute_command("MGET", *names) if wire is None else wire.mget(names)
-        task = loop.create_task(asks)
+        return await self._run(self._client.execute_command("MGET", *names) if wire is None else wire.mget(names))  # type: ignore[no-any-return]
+
+    async def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `AsyncBackend.renew`."""
+        return bool(await self._run(self._client.execute_command("EVAL", RENEW, 1, name, token, milliseconds)))
+
+    async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(command)
         self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
         done = loop.create_future()
@@ -63,7 +73,7 @@ class AsyncRedis:
         if not task.done():
             raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
         try:
-            return task.result()  # type: ignore[no-any-return]
+            return task.result()
         except self._errors as error:
             raise self._failed(error) from error
 

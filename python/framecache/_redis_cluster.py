@@ -7,19 +7,24 @@ the write.
 
 from __future__ import annotations
 
-from framecache._backend import Capabilities, Invalidations, Write
+from framecache._framecache import InvalidArgument
 from framecache._redis import Redis
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Mapping, Sequence
+    from typing import Any, NoReturn
+
+    from framecache._backend import Write
+    from framecache._listener import Listener
 
     from typing_extensions import Buffer
 
 
 class Cluster(Redis):
-    """A Redis Cluster. L1 keeps entries for `l1_ttl`: nobody tells it of changes.
+    """A Redis Cluster. L1 is told what others change while all masters are listened to, by a thread with a connection
+    of its own for each, and agree on who they are and who has which slots; while they do not, as when slots are moved
+    or a replica takes over, it keeps entries for `l1_ttl`, and so it always does where the client reads from replicas.
 
     Args:
         client: A `redis.RedisCluster`, or a URL: ``redis+cluster://host:port``.
@@ -33,7 +38,9 @@ class Cluster(Redis):
 
     def __init__(self, client: Any, **settings: Any) -> None:
         super().__init__(client, **settings)
-        self.capabilities = Capabilities(tags=True, lease=True)
+        self.capabilities = self.capabilities._replace(atomic=False)
+        # What redis-py raises where a slot moves (ASK) to a node that had none, which it does not know yet.
+        self._errors = (*self._errors, AttributeError)
 
     @staticmethod
     def _kind() -> type:
@@ -80,9 +87,18 @@ class Cluster(Redis):
         """As `Backend.stamps`, one after the other."""
         return [super(Cluster, self).stamps([name], [ms])[0] for name, ms in zip(names, milliseconds, strict=True)]
 
-    def listen(self, prefix: str, to: Invalidations) -> Callable[[], None]:
-        """As `Backend.listen`: nothing is told."""
-        return lambda: to.connected(False)
+    def _new_listener(self) -> Listener:
+        from framecache._listener import Listener
+        from framecache._topology import Masters
+
+        return Listener(Masters(self.client))
+
+    @classmethod
+    def _publishing(cls) -> NoReturn:
+        raise InvalidArgument(
+            "url: listen: expected yes or no, got 'publish', which a cluster does not do: what one node publishes, "
+            "others may not be told"
+        )
 
     def distrust(self) -> None:
         """As `Backend.distrust`."""

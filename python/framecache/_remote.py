@@ -11,6 +11,7 @@ import os
 from framecache._backend import NoRoom, Write
 from framecache._framecache import Entries, InvalidArgument, StoreBusy, StoreError, ValueTooLarge
 from framecache._remote_read import Link, Part
+from framecache._sleepers import TOLD, UNTOLD, Sleeper
 from framecache._values import SEALED, encode_chosen
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import Backend
+    from framecache._backend import AsyncBackend, Backend
     from framecache._framecache import L1, Frame, Reading
     from framecache._remote_read import Looked
     from framecache._values import Encoded
@@ -352,6 +353,19 @@ class RemoteStore:
             return token if self.backend.lease(self.entries.lease(key), token, max(1, milliseconds)) else None
         except NoRoom as error:
             raise StoreBusy(str(error)) from error
+
+    def renew(self, key: str, token: int, milliseconds: int) -> bool:
+        """Have a lease last for so long from now; return whether this token still has it."""
+        return self.backend.renew(self.entries.lease(key), token, max(1, milliseconds))
+
+    async def renew_by(self, backend: AsyncBackend, key: str, token: int, milliseconds: int) -> bool:
+        """As `renew`, by the running loop's backend."""
+        return await backend.renew(self.entries.lease(key), token, max(1, milliseconds))
+
+    def sleeper(self, key: str) -> Sleeper:
+        """Who sleeps until the entry of a key changes, if this process is told."""
+        [name] = self.entries.entries([key])
+        return Sleeper(name, self.link.sleepers, TOLD if self.link.is_connected else UNTOLD)
 
     def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""

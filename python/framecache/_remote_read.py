@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from weakref import WeakSet
 
+from framecache._sleepers import Sleepers
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,8 @@ class Link:
         self._epochs = epochs
         self._all = name
         self.is_connected = False
+        #: Who waits for what another process stores.
+        self.sleepers = Sleepers()
         _links.add(self)
 
     def fence(self, names: Sequence[str]) -> bytes:
@@ -48,12 +52,14 @@ class Link:
     def changed(self, names: Sequence[str] | None) -> None:
         """As `Invalidations.changed`."""
         self._epochs.bump([self._all] if names is None else names)
+        self.sleepers.tell(names)
 
     def connected(self, yes: bool) -> None:
         """As `Invalidations.connected`. What was read before or after is not known to be the same."""
         self.is_connected = False
         self._epochs.bump([self._all])
         self.is_connected = yes
+        self.sleepers.tell(None)
 
 
 class Part:

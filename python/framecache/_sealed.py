@@ -196,13 +196,9 @@ class SealedStore:
         fences = [self._store.fence(name, names) for name in self._names(key)]
         return reduce(add, fences)  # one of an engine beyond this machine is more than its bytes
 
-    def lease(self, key: str, milliseconds: int, now: int) -> int | None:
-        """The right to compute a value, under its current name."""
-        return self._store.lease(self._names(key)[0], milliseconds, now)
-
-    def release(self, key: str, token: int) -> bool:
-        """Give it back."""
-        return self._store.release(self._names(key)[0], token)
+    def place(self, key: str) -> tuple[Store | RemoteStore, str]:
+        """The store behind, and the current name of a key there: who keeps these needs to be in no tenant's context."""
+        return self._store, self._names(key)[0]
 
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """The sealed frame of an entry, when it was written, and its deadline."""

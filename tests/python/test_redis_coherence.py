@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from framecache import Cache
+from framecache._acl import rights
 from framecache._listener import PING_EVERY, SILENCE
 from framecache.redis import Redis
 from framecache.testing import Clock
@@ -25,6 +26,11 @@ def with_l1(monkeypatch):
 
 def listens(cache):
     return cache.health()["engine"]["listener"] == "on"
+
+
+def listening(client):
+    """The connections that a server tells what is changed."""
+    return [one for one in client.client_list() if "B" in one["flags"]]
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def test_what_was_not_heard_is_not_served(cache, server, fault):
     in_l1(cache, "key")
     if fault == "connection":
         other = server.client()
-        [one] = (line for line in other.client_list(_type="pubsub"))
+        [one] = listening(other)
         # Nothing can change unheard before the server is asked to forget the listener.
         pipeline = other.pipeline()
         pipeline.client_kill_filter(_id=one["id"])
@@ -140,7 +146,9 @@ def test_without_a_listener_entries_are_kept_for_a_second(server):
         assert cache.get("key") == "older"
         clock.advance(0.2)
         assert cache.get("key") == "newer"
-        assert cache.health()["engine"] == {"engine": "redis", "listener": "none", "l1_ttl": 1.0}
+        health = cache.health()["engine"]
+        assert (health["listener"], health["bound"], health["l1_ttl"], health["missing"]) == ("none", 1.0, 1.0, [])
+        assert "tracking" not in health["rights"]
 
 
 def test_a_server_that_does_not_allow_listening(server):
@@ -153,12 +161,15 @@ def test_a_server_that_does_not_allow_listening(server):
         cache.set("key", 1)
         assert cache.get("key") == 1
         until(lambda: "client|tracking" in cache.health()["engine"]["listener"])
+        health = cache.health()["engine"]
+        assert (health["missing"], health["bound"]) == (["+client|tracking"], 1.0)
 
 
 def test_the_rights_that_are_documented_suffice(server):
-    document = Path(__file__).parents[2].joinpath("proto-docs", "redis.md").read_text()
-    rights = document[document.index("    ~fc:*") :].partition("\n\n")[0].split()
-    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *rights)
+    documented = Path(__file__).parents[2].joinpath("proto-docs", "redis.md").read_text()
+    given = rights("tracking").split()
+    assert " ".join(given) in " ".join(documented.split())
+    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *given)
     with Cache(f"redis://app:secret@127.0.0.1:{server.port}/0") as cache:
         assert cache.set("key", 1, ttl=100, tags=["x"])
         assert cache.set_many({"key": 2, "other": 3}, tags=["x"]) == 2
@@ -179,15 +190,47 @@ def test_namespaces_are_heard_by_one_connection(server):
         for each in (cache, second):
             each.set("key", 1)
             each.get("key")
-        until(lambda: backend._listener is not None and len(backend._listener._heard) == 2)
+        until(lambda: listens(cache) and listens(second))
         in_l1(cache, "key")
         in_l1(second, "key")
         writer.set("key", 2)
         until(lambda: cache.get("key") == 2)
         assert second.get("key") == 1
-        assert len(server.client().client_list(_type="pubsub")) == 1
+        assert len(listening(server.client())) == 1
     backend.close()
-    until(lambda: server.client().client_list(_type="pubsub") == [])
+    until(lambda: listening(server.client()) == [])
+
+
+def test_a_namespace_that_is_opened_later_leaves_what_others_have(server):
+    backend = Redis(server.url)
+    with Cache(backend) as cache:
+        cache.set("key", 1)
+        in_l1(cache, "key")
+        until(lambda: listens(cache))
+        in_l1(cache, "key")
+        with Cache(backend, namespace="other") as second, Cache(server.url, l1=None, namespace="other") as writer:
+            second.set("key", 1)
+            second.get("key")
+            until(lambda: listens(cache))
+            assert cache.get_entry("key").tier == "l1"
+            in_l1(second, "key")
+            writer.set("key", 2)
+            until(lambda: second.get("key") == 2)
+        assert cache.get_entry("key").tier == "l1"
+    backend.close()
+
+
+def test_a_server_that_is_no_master_any_more_is_not_listened_to(cache, server):
+    cache.set("key", "value")
+    in_l1(cache, "key")
+    client = server.client()
+    client.replicaof("127.0.0.1", 1)
+    until(lambda: not listens(cache))
+    assert "found a replica" in cache.health()["engine"]["listener"]
+    assert cache.get_entry("key").tier == "store"
+    client.replicaof("NO", "ONE")
+    until(lambda: listens(cache))
+    in_l1(cache, "key")
 
 
 def test_the_thread_ends_with_the_cache(server):

@@ -96,6 +96,11 @@ def test_urls_of_sentinels(servers):
 @pytest.fixture
 def cluster(servers):
     """Three masters with a replica each."""
+    return cluster_of(servers)
+
+
+def cluster_of(servers):
+    """A cluster of servers that are made for it."""
     if (cli := shutil.which("redis-cli")) is None:
         skip_or_fail("redis-cli is not installed (Debian: apt-get install redis-tools)")
     settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")

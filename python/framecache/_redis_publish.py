@@ -1,0 +1,86 @@
+"""Redis where its server does not tell what is changed: who writes does, on a channel of the namespace."""
+
+from __future__ import annotations
+
+from framecache._redis import _TOUCH, _WRITE, Redis, _expected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
+
+    from framecache._backend import Write
+    from framecache._listener import Listener
+
+#: Names that one script removes.
+_AT_ONCE: Final = 1000
+
+
+def _told(script: str) -> str:
+    """A script that publishes, in the same step, its last argument on the channel before it."""
+    return (
+        f"local function change()\n{script}\nend\nlocal answer = change()\n"
+        "redis.call('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])\nreturn answer"
+    )
+
+
+_WRITE_TOLD: Final = _told(_WRITE)
+_TOUCH_TOLD: Final = _told(_TOUCH)
+_UNLINK_TOLD: Final = _told("return redis.call('UNLINK', unpack(KEYS))")
+
+
+class PublishingRedis(Redis):
+    """A server that cannot track what clients read, such as one behind a proxy, or may not be asked to: each write
+    publishes the names that it changes in one step with it, and L1 is told by a subscription.
+
+    All who write to a namespace have to do so, or those who listen serve what the others change for as long as it
+    lasts. The same goes for what the server itself removes (``FLUSHALL``, eviction), and for other tools. What a lost
+    connection may have kept from being heard is flushed, as with tracking.
+
+    Args:
+        client: As that of `Redis`. Not a cluster: what one node publishes, others may not be told.
+        settings: As those of `Redis`; with ``listen=False``, what is written is published all the same.
+    """
+
+    _listens_by = "publish"
+
+    def _new_listener(self) -> Listener:
+        from framecache._feed import Published
+        from framecache._listener import Listener
+        from framecache._topology import OneServer
+
+        return Listener(OneServer(self.client), Published())
+
+    def set(self, write: Write) -> bool:
+        """As `Backend.set`."""
+        return bool(self._run(*_set_and_tell(write)))
+
+    def set_many(self, writes: Sequence[Write]) -> list[bool]:
+        """As `Backend.set_many`."""
+        return [bool(held) for held in self._transact([_set_and_tell(write) for write in writes])] if writes else []
+
+    def delete_many(self, names: Sequence[str]) -> int:
+        """As `Backend.delete_many`."""
+        if not names or not names[0].startswith("fc:"):  # nobody has copies of fences
+            return super().delete_many(names)
+        removed = 0
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            removed += int(self._run("EVAL", _UNLINK_TOLD, len(some), *some, *_message(some)))
+        return removed
+
+    def touch(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.touch`."""
+        return bool(self._run("EVAL", _TOUCH_TOLD, 1, name, offset, part, *_message([name])))
+
+
+def _set_and_tell(write: Write) -> tuple[Any, ...]:
+    keys = [*write.guards, *write.stamps, write.name, *write.removes]
+    milliseconds = "" if write.milliseconds is None else write.milliseconds
+    arguments = [*_expected(write), tuple(write.parts), milliseconds, *_message([write.name])]
+    return ("EVAL", _WRITE_TOLD, len(keys), *keys, *arguments)
+
+
+def _message(names: Sequence[str]) -> tuple[str, str]:
+    """The channel, which is the prefix of the namespace's names, and the names."""
+    return names[0][: names[0].index(":", len("fc:")) + 1], " ".join(names)

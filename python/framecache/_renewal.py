@@ -1,0 +1,122 @@
+"""Leases are renewed while what they are for is computed: by one thread of this process for all that threads compute,
+by the event loop for what its tasks do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from framecache import _background
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+
+    from framecache._lease import Lease
+
+
+def keep(lease: Lease, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Renew a lease until it is over; if a loop computes, until that is closed."""
+    if (every := lease.renew_every) is None:
+        return
+    if loop is None:
+        _renewals.add(lease, every)
+        return
+    try:
+        loop.call_soon_threadsafe(_InLoop(lease, loop, every).wait)
+    except RuntimeError:
+        return  # the loop is closed: nothing is computed
+
+
+class _Renewals:
+    """The leases of threads. Their thread begins with the first, and stays."""
+
+    def __init__(self) -> None:
+        # The thread that has it may take it once more: a finalizer may use a cache.
+        self._mutex = threading.RLock()
+        self._wake = threading.Event()
+        self._due: dict[Lease, float] = {}
+        self._looks_at = 0.0
+        self._is_running = False
+
+    def add(self, lease: Lease, every: float) -> None:
+        """Renew it, this often."""
+        due = time.monotonic() + every
+        with self._mutex:
+            self._due[lease] = due
+            starts, self._is_running = not self._is_running, True
+        if starts:
+            self._is_running = _background.begin("framecache-leases", self._run)
+        elif due < self._looks_at:
+            self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            now = time.monotonic()
+            with self._mutex:
+                self._due = {lease: due for lease, due in self._due.items() if not lease.is_over}
+                late = [lease for lease, due in self._due.items() if due <= now]
+                self._looks_at = min([due for due in self._due.values() if due > now], default=now + _IDLE)
+            for lease in late:
+                lease.renew()
+                with self._mutex:
+                    self._due[lease] = time.monotonic() + (lease.renew_every or _IDLE)
+            if late:
+                continue
+            self._wake.wait(max(0.0, self._looks_at - now))
+            self._wake.clear()
+
+
+#: Seconds that the thread sleeps at most.
+_IDLE = 60.0
+
+
+class _InLoop:
+    """A lease of a computation in a loop.
+
+    Args:
+        lease: The lease.
+        loop: The loop, which wakes it.
+        every: Seconds between renewals.
+    """
+
+    def __init__(self, lease: Lease, loop: asyncio.AbstractEventLoop, every: float) -> None:
+        self._lease = lease
+        self._loop = loop
+        self._every = every
+        self._task: asyncio.Task[None] | None = None
+
+    def wait(self) -> None:
+        """Renew it later."""
+        if not self._lease.is_over:
+            self._loop.call_later(self._every, self._begin)
+
+    def _begin(self) -> None:
+        if not self._lease.is_over:
+            self._task = self._loop.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        if await self._lease.renew_in_loop():
+            self.wait()
+            return
+        done = _background.submit(self._lease.renew)
+        done.add_done_callback(lambda _: self._renewed())
+
+    def _renewed(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self.wait)
+        except RuntimeError:
+            return  # the loop is closed, and what it computed with it
+
+
+_renewals = _Renewals()
+
+
+def _forget_in_child() -> None:
+    global _renewals
+    _renewals = _Renewals()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
