@@ -251,7 +251,7 @@ class Tiers(Reader):
     def opened(self, method: str) -> Store | SealedStore | RemoteStore:
         """The store, for what memory cannot do."""
         if (store := self.store) is None:
-            raise InvalidArgument(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
+            raise Unsupported(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
         return store
 
 
