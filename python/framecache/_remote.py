@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from framecache._backend import NoRoom, Write
-from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
+from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, Unsupported, ValueTooLarge
 from framecache._record import DEADLINE_AT, Layout, deadline_bytes, pack, tag_name
 from framecache._remote_read import Link, Reading, Tagged
 from framecache._values import SEALED, encode_chosen

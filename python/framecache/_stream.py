@@ -15,6 +15,7 @@ from framecache._framecache import (
     StreamReader,
     StreamWriter,
     TableScan,
+    Unsupported,
 )
 from framecache._sealed import SealedStore
 from framecache._settings import given
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 class StreamMethods(AsyncMethods):
     """Values that are larger than memory: written front to back, read from anywhere.
 
-    They need a directory: a cache in memory alone, or in an engine, raises `Unsupported`. `get` does not see them, as they would have
-    to fit into memory; every other method does with them what it does with any entry. With a keyring, chunks are
-    sealed, each on its own, and may be compressed first: their sizes then tell how well each of them could be.
+    They need a directory: a cache in memory alone, or in an engine, raises `Unsupported`. `get` does not see them, as
+    they would have to fit into memory; every other method does with them what it does with any entry. With a keyring,
+    chunks are sealed, each on its own, and may be compressed first: their sizes then tell how well each of them could
+    be.
     """
 
     def open_writer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framecache import _shared
-from framecache._framecache import FrameError, InvalidArgument, StoreError, ValueTooLarge
+from framecache._framecache import FrameError, StoreError, Unsupported, ValueTooLarge
 from framecache._reading import Found, Reader
 from framecache._times import now_by
 from framecache._values import choose, decode, encode

@@ -9,7 +9,7 @@ import pytest
 
 import framecache
 import redis_server
-from framecache import Cache, InvalidArgument, StoreError, ValueTooLarge
+from framecache import Cache, InvalidArgument, StoreError, Unsupported, ValueTooLarge
 from framecache._record import Layout, unpack
 from framecache.crypto import Keyring
 from framecache.redis import Redis
