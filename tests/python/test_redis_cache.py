@@ -334,6 +334,9 @@ def test_what_engines_cannot_do_is_said(cache, server):
     for method in (cache.usage, cache.verify):
         with pytest.raises(Unsupported, match="expected a cache in a directory"):
             method()
+    for stream in (lambda: cache.open_writer("key"), lambda: cache.set_stream("key", b""), lambda: cache.scan("key")):
+        with pytest.raises(Unsupported, match="expected a cache with a directory"):
+            stream()
     with pytest.raises(InvalidArgument, match="compression: expected None"):
         Cache(server.url, compression="lz4")
 
