@@ -1,9 +1,11 @@
 //! Writes the corpora that the targets start from, a few kilobytes, into the directories where they look for them.
 
+use framecache::buffer::{FrameBuf, Origin};
 use framecache::bytestorage::seal;
 use framecache::compress::{Algorithm, Compression};
 use framecache::crypto::{Keyring, MasterKey, Times};
 use framecache::frame::{self, Header};
+use framecache::stream::{Access, StreamOptions, StreamReader, StreamWriter};
 use framecache_fuzz::SAMPLES;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,7 @@ fn main() {
     compressed();
     messages();
     sealed();
+    streams();
     let legacy = [
         r#"{"data": "YWJj", "metadata": {"a": [1, 2.5, null, true]}, "serializer": "default", "version": "1.0"}"#,
         r#"{"data": "YQ==", "serializer": "\u0161\n"}"#,
@@ -94,6 +97,38 @@ fn sealed() {
         ("nothing", &[0, 0, 0, 0][..]),
         ("magic", b"\0\0\0\0CK\x03"),
         ("payload", b"\x01\xa0\0\0x"),
+        ("short", b"\0\0\0\x10"),
+    ] {
+        std::fs::write(directory.join(format!("patch-{name}")), patch).unwrap();
+    }
+}
+
+/// Streams under the target's key and their indices, sealed and plain, and patches of the target's own streams.
+fn streams() {
+    const KEY: &str = "tables:1";
+    let directory = directory_of("stream");
+    let keyring = Keyring::new(MasterKey::from_bytes(&[1; 32]).unwrap(), Vec::new()).unwrap();
+    let sealed = Access::Sealed { keyring: &keyring, tenant: "default" };
+    let options = StreamOptions { chunk_size: 4096, compression: Compression::Lz4, ..StreamOptions::default() };
+    for (name, access, payload) in [
+        ("sealed", sealed, [b'b'; 5000].as_slice()),
+        ("sealed-empty", sealed, b""),
+        ("plain", Access::Plain, &[b'b'; 5000]),
+        ("plain-short", Access::Plain, b"0123456789"),
+    ] {
+        let writer = StreamWriter::new(Vec::new(), KEY, Header::new("raw"), Times::default(), access, &options);
+        let mut writer = writer.unwrap();
+        writer.push(payload).unwrap();
+        let (stream, _) = writer.finish().unwrap();
+        std::fs::write(directory.join(name), &stream).unwrap();
+        let frame = FrameBuf::copy_of(&stream, Origin::Foreign).unwrap();
+        let reader = StreamReader::open(frame, KEY, access, &options).unwrap();
+        std::fs::write(directory.join(format!("index-of-{name}")), reader.index().to_bytes()).unwrap();
+    }
+    for (name, patch) in [
+        ("nothing", &[0, 0, 0, 0][..]),
+        ("magic", b"\0\0\0\0CK\x03"),
+        ("header", b"\0\x30\0\0x"),
         ("short", b"\0\0\0\x10"),
     ] {
         std::fs::write(directory.join(format!("patch-{name}")), patch).unwrap();

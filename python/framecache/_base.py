@@ -224,7 +224,7 @@ class Base:
         and found damaged.
 
         Raises:
-            InvalidArgument: a cache in memory alone.
+            Unsupported: a cache in memory alone, or in an engine.
         """
         return self._opened().opened("usage").stats()
 
@@ -235,7 +235,7 @@ class Base:
             How many entries are ``whole``, how many were ``damaged``, and how many files were ``orphans``.
 
         Raises:
-            InvalidArgument: a cache in memory alone.
+            Unsupported: a cache in memory alone, or in an engine.
         """
         whole, damaged, orphans = self._opened().opened("verify").verify()
         return {"whole": whole, "damaged": damaged, "orphans": orphans}

@@ -28,6 +28,9 @@ class CopyRequired(FramecacheError, ValueError):
 class InvalidArgument(FramecacheError, ValueError):
     """An argument outside its range."""
 
+class Unsupported(FramecacheError, NotImplementedError):
+    """An operation that a cache of this kind does not have."""
+
 class ValueTooLarge(FramecacheError, ValueError):
     """A value that is larger than was allowed."""
 

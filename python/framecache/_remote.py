@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from framecache._backend import NoRoom, Write
-from framecache._framecache import Entries, InvalidArgument, StoreBusy, StoreError, ValueTooLarge
+from framecache._framecache import Entries, InvalidArgument, StoreBusy, StoreError, Unsupported, ValueTooLarge
 from framecache._remote_read import Link, Part
 from framecache._sleepers import TOLD, UNTOLD, Sleeper
 from framecache._values import SEALED, encode_chosen
@@ -389,15 +389,15 @@ class RemoteStore:
 
     def keys(self, prefix: str, start: bytes | None, now: int) -> NoReturn:
         """Refuse: the engine has names, which do not tell keys, and going through all of them stops it for others."""
-        raise InvalidArgument("keys: expected a cache in memory or in a directory; other engines do not list keys")
+        raise Unsupported("keys: expected a cache in memory or in a directory; other engines do not list keys")
 
     def stats(self) -> NoReturn:
         """Refuse: the engine is not this cache's alone."""
-        raise InvalidArgument("usage: expected a cache in a directory (file:///path), got one in an engine")
+        raise Unsupported("usage: expected a cache in a directory (file:///path), got one in an engine")
 
     def verify(self) -> NoReturn:
         """Refuse: see `keys`."""
-        raise InvalidArgument("verify: expected a cache in a directory (file:///path), got one in an engine")
+        raise Unsupported("verify: expected a cache in a directory (file:///path), got one in an engine")
 
 
 class _Draft:

@@ -15,6 +15,7 @@ from framecache._framecache import (
     StreamReader,
     StreamWriter,
     TableScan,
+    Unsupported,
 )
 from framecache._sealed import SealedStore
 from framecache._settings import given
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 class StreamMethods(AsyncMethods):
     """Values that are larger than memory: written front to back, read from anywhere.
 
-    They need a directory: a cache in memory alone raises `InvalidArgument`. `get` does not see them, as they would have
-    to fit into memory; every other method does with them what it does with any entry. With a keyring, chunks are
-    sealed, each on its own, and may be compressed first: their sizes then tell how well each of them could be.
+    They need a directory: a cache in memory alone, or in an engine, raises `Unsupported`. `get` does not see them, as
+    they would have to fit into memory; every other method does with them what it does with any entry. With a keyring,
+    chunks are sealed, each on its own, and may be compressed first: their sizes then tell how well each of them could
+    be.
     """
 
     def open_writer(
@@ -74,7 +76,8 @@ class StreamMethods(AsyncMethods):
             total: How many bytes there will be, if that is known.
 
         Raises:
-            InvalidArgument: a cache in memory alone, an option outside its range.
+            InvalidArgument: an option outside its range.
+            Unsupported: a cache in memory alone, or in an engine.
             ValueTooLarge: other streams take all of the 256 MiB that streams have.
         """
         from framecache._stream_files import Writer
@@ -290,7 +293,7 @@ class _Places:
     def __init__(self, store: Store | SealedStore | RemoteStore, key: str, tags: list[str]) -> None:
         native = store._store if isinstance(store, SealedStore) else store
         if not isinstance(native, Store):
-            raise InvalidArgument(
+            raise Unsupported(
                 "url: expected a cache with a directory (file:///path), where what is larger than memory belongs; got "
                 "an engine beyond this machine"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framecache import _shared
-from framecache._framecache import FrameError, InvalidArgument, StoreError, ValueTooLarge
+from framecache._framecache import FrameError, StoreError, Unsupported, ValueTooLarge
 from framecache._reading import Found, Reader
 from framecache._times import now_by
 from framecache._values import choose, decode, encode
@@ -251,7 +251,7 @@ class Tiers(Reader):
     def opened(self, method: str) -> Store | SealedStore | RemoteStore:
         """The store, for what memory cannot do."""
         if (store := self.store) is None:
-            raise InvalidArgument(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
+            raise Unsupported(f"{method}: expected a cache in a directory (file:///path), got one in memory alone")
         return store
 
 

@@ -24,7 +24,7 @@ const HUGE: usize = 4 * 1024 * 1024;
 
 const STEPS: usize = 4;
 const CLASSES: usize = 12 * STEPS + 1;
-const SLOTS: usize = 4;
+const SLOTS: usize = 32;
 /// How many classes above the one asked for a taken block may be: at most 1.5 times the size.
 const REACH: usize = 2;
 

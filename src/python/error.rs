@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use pyo3::exceptions::{
-    PyBufferError, PyException, PyMemoryError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
+    PyBufferError, PyException, PyMemoryError, PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
 };
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -38,6 +38,12 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let under = |name: &str, doc: &str, parent: Bound<'_, PyType>| -> PyResult<Py<PyType>> {
         new_class(module, name, doc, PyTuple::new(py, [&base, &parent])?).map(Bound::unbind)
     };
+    // Policy, which is Python, raises it.
+    under(
+        "Unsupported",
+        "An operation that a cache of this kind does not have.",
+        py.get_type::<PyNotImplementedError>(),
+    )?;
     let store =
         under("StoreError", "A store that cannot be used, or a failed file operation.", py.get_type::<PyOSError>())?;
     let busy = PyTuple::new(py, [store.bind(py), &py.get_type::<PyTimeoutError>()])?;

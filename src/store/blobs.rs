@@ -25,6 +25,12 @@ use xxhash_rust::xxh3::Xxh3;
 /// Blobs of more than this are mapped, smaller ones read into memory: 64 KiB.
 pub const MAPPED_ABOVE: usize = 64 * 1024;
 
+/// From here on, freeing a file takes a millisecond and more: 16 MiB.
+const LARGE: u64 = 16 << 20;
+
+/// Large files without a name, freed when this is dropped: not before others may write again.
+pub(super) type Unlinked = Vec<File>;
+
 /// Prefix of the names of files under construction.
 const TEMPORARY: &str = ".tmp-";
 
@@ -185,9 +191,13 @@ impl Blobs {
         live.into_iter().map(|(id, mapping)| (id, mapping.bytes().len() as u64)).collect()
     }
 
-    /// Removes the file of a blob that is no longer linked. One that cannot be removed now is found as an orphan.
-    pub(super) fn unlink(&self, id: &BlobId) {
-        let _ = self.directory.unlink(&name_of(id));
+    /// Removes the name of a blob of `size` bytes that is no longer linked. A large one's file is returned: the system
+    /// frees it when it is closed. One that cannot be removed now is found as an orphan.
+    pub(super) fn unlink(&self, id: &BlobId, size: u64) -> Option<File> {
+        let name = name_of(id);
+        let file = (size >= LARGE).then(|| self.directory.read(&name)).and_then(Result::ok).flatten();
+        let _ = self.directory.unlink(&name);
+        file.map(|(file, _)| file)
     }
 
     pub(super) fn names(&self) -> Result<Names> {
@@ -324,6 +334,23 @@ impl Write for Checked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_blob_outlives_its_name_until_it_is_dropped() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("blobs");
+        let root = Directory::open(&path).expect("own");
+        let blobs = Blobs::new(root, Owner::this());
+        for (size, kept) in [(LARGE - 1, false), (LARGE, true)] {
+            let id = [7; 16];
+            let path = path.join(name_of(&id));
+            std::fs::write(&path, "a blob").expect("written");
+            let unlinked = blobs.unlink(&id, size);
+            assert!(!path.exists());
+            assert_eq!(unlinked.map(|file| file.metadata().expect("open").nlink()), kept.then_some(0));
+        }
+    }
 
     #[test]
     fn names_are_told_apart() {

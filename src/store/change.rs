@@ -1,6 +1,7 @@
 //! What one write transaction does: rows put and removed together with what hangs on them (ends, blobs, sums), and
 //! room made for it.
 
+use super::blobs::Unlinked;
 use super::epochs;
 use super::index::{Index, Stop};
 use super::lmdb::Writing;
@@ -48,8 +49,8 @@ pub(super) struct Change<'i> {
     totals_before: Totals,
     /// Whether a blob was given its name.
     published: bool,
-    /// Blobs whose files go when this is committed.
-    unlink: Vec<BlobId>,
+    /// Blobs whose files go when this is committed, and their sizes.
+    unlink: Vec<(BlobId, u64)>,
     /// What copies are guarded by that this changes.
     epochs: Vec<u64>,
     pub(super) expired: u64,
@@ -80,8 +81,9 @@ impl<'i> Change<'i> {
         })
     }
 
-    /// Makes it visible, then removes the files that nothing names any more.
-    pub(super) fn commit(mut self) -> Result<(), Stop> {
+    /// Makes it visible, then removes the files that nothing names any more. Large ones are returned: they go when they
+    /// are closed.
+    pub(super) fn commit(mut self) -> Result<Unlinked, Stop> {
         let unneeded = self.index.unneeded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for count in &unneeded {
             self.unreserve(self.index.owner, *count)?;
@@ -102,10 +104,7 @@ impl<'i> Change<'i> {
             // Only who holds the right to write takes from it.
             index.unneeded.lock().unwrap_or_else(PoisonError::into_inner).drain(..unneeded.len());
         }
-        for id in &unlink {
-            index.blobs.unlink(id);
-        }
-        Ok(())
+        Ok(unlink.iter().filter_map(|(id, size)| index.blobs.unlink(id, *size)).collect())
     }
 
     /// The entry under `name`; none where its row is damaged.
@@ -182,7 +181,7 @@ impl<'i> Change<'i> {
             self.totals.linked = self.totals.linked.saturating_sub(entry.size);
             self.totals.blobs = self.totals.blobs.saturating_sub(1);
         }
-        self.unlink.push(id);
+        self.unlink.push((id, entry.size));
         Ok(())
     }
 
@@ -378,7 +377,7 @@ impl<'i> Change<'i> {
 
     /// Whether a blob's file is linked by the entry that its row names, or was until this transaction, which may fail.
     pub(super) fn is_linked(&self, id: &BlobId) -> Result<bool, Stop> {
-        if self.unlink.contains(id) {
+        if self.unlink.iter().any(|(unlinked, _)| unlinked == id) {
             return Ok(true);
         }
         let Some(row) = self.txn.get(&RowKey::blob(id))? else { return Ok(false) };
@@ -389,11 +388,12 @@ impl<'i> Change<'i> {
     /// Removes the row of a blob that [`Self::is_linked`] found not to be, and after the commit its file.
     pub(super) fn forget_blob(&mut self, id: &BlobId) -> Result<(), Stop> {
         let size = self.txn.get(&RowKey::blob(id))?.and_then(|row| number_of(row.get(32..)?));
+        let size = size.unwrap_or(0);
         if self.txn.delete(&RowKey::blob(id))? {
-            self.totals.linked = self.totals.linked.saturating_sub(size.unwrap_or(0));
+            self.totals.linked = self.totals.linked.saturating_sub(size);
             self.totals.blobs = self.totals.blobs.saturating_sub(1);
         }
-        self.unlink.push(*id);
+        self.unlink.push((*id, size));
         Ok(())
     }
 }

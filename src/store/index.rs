@@ -1,7 +1,7 @@
 //! A store as one process has it open: the index, the blobs beside it, and the locks, shared by all who open the
 //! directory.
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, Unlinked};
 use super::change::Change;
 use super::directory::{Directory, Names, refused};
 use super::epochs;
@@ -209,7 +209,7 @@ impl Index {
         options: &Options,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let Some(held) = self.lock(options)? else { return Ok(None) };
         let roomy = self.spare.as_ref().is_none_or(|spare| spare.restore(&self.directory, &self.marks));
         let work = |change: &mut Change<'_>| {
             if !roomy && self.env.read()?.free_pages()? < KEPT_PAGES {
@@ -221,7 +221,11 @@ impl Index {
             let full = fault.is_full() || !roomy && fault.is_out_of_disk();
             Ok(full && tried == 0 && self.evict(options, EVICTED_FOR_SETS)?)
         };
-        self.change_with(options, work, make_way).map(Some)
+        let (done, unlinked) = self.change_with(options, work, make_way)?;
+        // Freeing a gigabyte takes a tenth of a second, in which others may write.
+        drop(held);
+        drop(unlinked);
+        Ok(Some(done))
     }
 
     /// As [`Self::change`], for what must not fail for want of room: a full disk is made room on too, first by giving up
@@ -231,16 +235,18 @@ impl Index {
         options: &Options,
         work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
     ) -> Result<Option<T>> {
-        let Some(_held) = self.lock(options)? else { return Ok(None) };
+        let Some(held) = self.lock(options)? else { return Ok(None) };
         let make_way = |fault: Fault, tried| {
             let spared = fault.is_out_of_disk() && self.give_up_spare();
             let full = fault.is_full() || fault.is_out_of_disk();
             Ok(spared || full && tried < MOST_TRIES && self.evict(options, EVICTED_FIRST << tried)?)
         };
-        let done = self.change_with(options, work, make_way)?;
+        let (done, unlinked) = self.change_with(options, work, make_way)?;
         if let Some(spare) = &self.spare {
             spare.restore(&self.directory, &self.marks);
         }
+        drop(held);
+        drop(unlinked);
         Ok(Some(done))
     }
 
@@ -251,7 +257,7 @@ impl Index {
         options: &Options,
         mut work: impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
         make_way: impl Fn(Fault, u32) -> Result<bool>,
-    ) -> Result<T> {
+    ) -> Result<(T, Unlinked)> {
         self.epochs.recover();
         let (mut tried, mut revived) = (0, false);
         loop {
@@ -280,11 +286,10 @@ impl Index {
         &self,
         options: &Options,
         work: &mut impl FnMut(&mut Change<'_>) -> Result<T, Stop>,
-    ) -> Result<T, Stop> {
+    ) -> Result<(T, Unlinked), Stop> {
         let mut change = Change::begin(self, options)?;
         let done = work(&mut change)?;
-        change.commit()?;
-        Ok(done)
+        Ok((done, change.commit()?))
     }
 
     /// Gives the spare room to the index, behind what it has used: wherever it needs room next. Whether there was some.
@@ -307,9 +312,9 @@ impl Index {
                 Ok(change.evicted)
             });
             match evicted {
-                Ok(1..) => {}
+                Ok((1.., _)) => {}
                 Err(Stop::Other(error)) => return Err(error),
-                Ok(0) | Err(Stop::Index(_)) => break,
+                Ok((0, _)) | Err(Stop::Index(_)) => break,
             }
         }
         Ok(true)

@@ -381,7 +381,7 @@ def test_memory_alone_has_no_usage_and_nothing_to_verify() -> None:
     with framecache.Cache() as cache:
         for call in (cache.usage, cache.verify):
             with pytest.raises(
-                framecache.InvalidArgument,
+                framecache.Unsupported,
                 match=rf"^{call.__name__}: expected a cache in a directory \(file:///path\), got one in memory alone$",
             ):
                 call()

@@ -16,6 +16,7 @@ from support import run
         ("CopyRequired", ValueError),
         ("InvalidArgument", ValueError),
         ("ValueTooLarge", ValueError),
+        ("Unsupported", NotImplementedError),
         ("EncodeError", TypeError),
         ("ViewExported", BufferError),
         ("OutOfMemory", MemoryError),

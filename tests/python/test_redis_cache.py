@@ -9,7 +9,7 @@ import pytest
 
 import framecache
 import redis_server
-from framecache import Cache, InvalidArgument, StoreError, ValueTooLarge
+from framecache import Cache, InvalidArgument, StoreError, Unsupported, ValueTooLarge
 from framecache.crypto import Keyring
 from framecache.redis import Redis
 from framecache.testing import Clock
@@ -329,11 +329,14 @@ def test_settings_in_a_url(server):
 
 
 def test_what_engines_cannot_do_is_said(cache, server):
-    with pytest.raises(InvalidArgument, match="keys: expected a cache in memory or in a directory"):
+    with pytest.raises(Unsupported, match="keys: expected a cache in memory or in a directory"):
         list(cache.keys())
     for method in (cache.usage, cache.verify):
-        with pytest.raises(InvalidArgument, match="expected a cache in a directory"):
+        with pytest.raises(Unsupported, match="expected a cache in a directory"):
             method()
+    for stream in (lambda: cache.open_writer("key"), lambda: cache.set_stream("key", b""), lambda: cache.scan("key")):
+        with pytest.raises(Unsupported, match="expected a cache with a directory"):
+            stream()
     with pytest.raises(InvalidArgument, match="compression: expected None"):
         Cache(server.url, compression="lz4")
 
