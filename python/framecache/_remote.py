@@ -7,9 +7,10 @@ executed or trusted. An entry counts only with the stamps that its namespace and
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from framecache._backend import NoRoom, Write
-from framecache._framecache import InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
+from framecache._framecache import FrameError, InvalidArgument, SerializationWrapper, StoreBusy, ValueTooLarge
 from framecache._record import DEADLINE_AT, Layout, deadline_bytes, pack, tag_name
 from framecache._remote_read import Link, Reading, Tagged
 from framecache._values import SEALED, encode_chosen
@@ -148,15 +149,17 @@ class RemoteStore:
         return [wrong.get(id(reading), reading) for reading in readings]
 
     def _peek(self, key: str) -> Reading:
-        """Read as much of an entry as tells whether it is to be served."""
+        """Read as much of an entry as tells whether it is to be served; what is none has no head."""
         reading = self.reading(key)
         first, *rest = reading.names
         start = self.backend.peek(first, _PEEK)
         if start is not None and (needs := int.from_bytes(memoryview(start)[4:8], "big")) > _PEEK:
             start = self.backend.peek(first, min(needs, 64 * _PEEK))
-        names = reading.feed([start, *self.backend.get_many(rest)])
-        while names:
-            names = reading.feed(self.backend.get_many(names))
+        stamps = self.backend.get_many(rest)
+        with suppress(FrameError):
+            names = reading.feed([start, *stamps])
+            while names:
+                names = reading.feed(self.backend.get_many(names))
         return reading
 
     def contains(self, key: str, now: int) -> bool:
