@@ -18,6 +18,7 @@ from framecache._redis_clients import (
     threaded,
     type_of,
 )
+from framecache._redis_replies import are_stamps, are_values, is_count, is_value
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False
@@ -165,11 +166,15 @@ class Redis:
 
     def get_many(self, names: Sequence[str]) -> list[bytes | None]:
         """As `Backend.get_many`."""
-        return self._run("MGET", *names)  # type: ignore[no-any-return]
+        found = self._run("MGET", *names)
+        self._expect(are_values(found, len(names)), f"{len(names)} values", found)
+        return found  # type: ignore[no-any-return]
 
     def peek(self, name: str, nbytes: int) -> bytes | None:
         """As `Backend.peek`."""
-        return self._run("GETRANGE", name, 0, nbytes - 1) or None
+        found = self._run("GETRANGE", name, 0, nbytes - 1)
+        self._expect(is_value(found), "a value", found)
+        return found or None  # type: ignore[no-any-return]
 
     # Writing
 
@@ -183,7 +188,7 @@ class Redis:
         guards, value = write.guards, b"".join(write.parts)
         milliseconds = "" if write.milliseconds is None else write.milliseconds
         keys = [write.name, *guards, *write.removes]
-        return bool(self._run("EVAL", _WRITE, len(keys), *keys, len(guards), *guards.values(), value, milliseconds))
+        return self._count("EVAL", _WRITE, len(keys), *keys, len(guards), *guards.values(), value, milliseconds) > 0
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """As `Backend.set_many`; those without guards in one transaction."""
@@ -203,24 +208,26 @@ class Redis:
 
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`."""
-        return int(self._run("UNLINK", *names)) if names else 0
+        return self._count("UNLINK", *names) if names else 0
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
-        return bool(self._run("EVAL", _TOUCH, 1, name, offset, part))
+        return self._count("EVAL", _TOUCH, 1, name, offset, part) > 0
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """As `Backend.stamps`."""
         arguments = [part for ms in milliseconds for part in (os.urandom(8), ms or 0)]
-        return self._run("EVAL", _STAMPS, len(names), *names, *arguments)  # type: ignore[no-any-return]
+        found = self._run("EVAL", _STAMPS, len(names), *names, *arguments)
+        self._expect(are_stamps(found, len(names)), f"{len(names)} stamps", found)
+        return found  # type: ignore[no-any-return]
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.lease`."""
-        return bool(self._run("EVAL", _LEASE, 1, name, token, milliseconds))
+        return self._count("EVAL", _LEASE, 1, name, token, milliseconds) > 0
 
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
-        return bool(self._run("EVAL", _RELEASE, 1, name, token))
+        return self._count("EVAL", _RELEASE, 1, name, token) > 0
 
     # The engine
 
@@ -251,6 +258,8 @@ class Redis:
     def distrust(self) -> None:
         """As `Backend.distrust`."""
         self.client.connection_pool.disconnect(inuse_connections=False)
+        if self._asynchronous is not None:
+            self._asynchronous.distrust()
 
     def close(self) -> None:
         """As `Backend.close`."""
@@ -264,6 +273,16 @@ class Redis:
             return self.client.execute_command(*command)
         except self._errors as error:
             raise failed(error) from error
+
+    def _count(self, *command: Any) -> int:
+        found = self._run(*command)
+        self._expect(is_count(found), "a number", found)
+        return found  # type: ignore[no-any-return]
+
+    def _expect(self, holds: bool, expected: str, found: Any) -> None:
+        if not holds:
+            self.distrust()
+            raise StoreError(f"redis: expected {expected}, found {found!r:.100}")
 
     def _mapped_errors(self) -> _Mapped:
         return _Mapped(self._errors)

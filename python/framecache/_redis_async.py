@@ -6,6 +6,7 @@ import asyncio
 from weakref import ref
 
 from framecache._framecache import StoreError
+from framecache._redis_replies import are_values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class AsyncRedis:
         self._errors = errors
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_distrusted = False
 
     def is_for(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the client's connections are those of this loop: the first one that asks."""
@@ -44,7 +46,7 @@ class AsyncRedis:
     async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
         """As `AsyncBackend.get_many`."""
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._client.execute_command("MGET", *names))
+        task = loop.create_task(self._ask(names))
         self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
         done = loop.create_future()
@@ -57,9 +59,23 @@ class AsyncRedis:
         if not task.done():
             raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
         try:
-            return task.result()  # type: ignore[no-any-return]
+            found = task.result()
         except self._errors as error:
             raise self._failed(error) from error
+        if not are_values(found, len(names)):
+            self.distrust()
+            raise StoreError(f"redis: expected {len(names)} values, found {found!r:.100}")
+        return found  # type: ignore[no-any-return]
+
+    async def _ask(self, names: Sequence[str]) -> Any:
+        if self._is_distrusted:
+            self._is_distrusted = False
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+        return await self._client.execute_command("MGET", *names)
+
+    def distrust(self) -> None:
+        """As `Backend.distrust`: before the next command."""
+        self._is_distrusted = True
 
     def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
         self._under_way.discard(task)
