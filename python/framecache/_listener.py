@@ -112,12 +112,12 @@ class Listener:
     def _subscribe(self, connection: Any, prefixes: frozenset[str]) -> None:
         connection.connect()
         connection.send_command("CLIENT", "ID")
-        me = connection.read_response()
+        me = _checked(connection.read_response(), lambda id: type(id) is int)
         wanted = [part for prefix in sorted(prefixes) for part in ("PREFIX", prefix)]
         connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", *wanted)
-        connection.read_response()
+        _checked(connection.read_response(), lambda done: done == b"OK")
         connection.send_command("SUBSCRIBE", _CHANNEL)
-        connection.read_response()
+        _checked(connection.read_response(), lambda done: isinstance(done, list) and done[:1] == [b"subscribe"])
         self._heard = prefixes
         self._tell(lambda to: to.connected(True))
         self.state = "on"
@@ -135,10 +135,10 @@ class Listener:
             # While there is something to read, the clock is looked at once for each message.
             if not connection.can_read(timeout=0.1):
                 continue
-            message = connection.read_response()
+            message = _checked(connection.read_response(), _is_message)
             if message[0] == b"pong":
                 is_asked = False
-            elif message[0] == b"message":
+            else:
                 names = None if message[2] is None else [name.decode(errors="replace") for name in message[2]]
                 self._tell(lambda to, names=names: to.changed(names))  # type: ignore[misc]  # called at once
 
@@ -148,6 +148,27 @@ class Listener:
             told = [to for prefix in self._heard for to in self._told.get(prefix, ())]
         for to in told:
             what(to)
+
+
+def _is_message(said: Any) -> bool:
+    """Whether it is the answer to a ping, or tells names or that all were forgotten."""
+    if not isinstance(said, list) or said[:1] not in ([b"pong"], [b"message"]):
+        return False
+    return said[0] == b"pong" or (
+        len(said) == 3
+        and (said[2] is None or (isinstance(said[2], list) and all(type(name) is bytes for name in said[2])))
+    )
+
+
+def _checked(said: Any, expected: Callable[[Any], bool]) -> Any:
+    """What the server said, where that makes sense; else what it meant is not known, and may have been a change.
+
+    Raises:
+        ConnectionError: It does not.
+    """
+    if not expected(said):
+        raise ConnectionError(f"expected what a listener is told, found {said!r:.100}")
+    return said
 
 
 _listeners: WeakSet[Listener] = WeakSet()

@@ -174,7 +174,7 @@ class Redis:
         """As `Backend.peek`."""
         found = self._run("GETRANGE", name, 0, nbytes - 1)
         self._expect(is_value(found), "a value", found)
-        return found or None  # type: ignore[no-any-return]
+        return found or None
 
     # Writing
 
