@@ -55,14 +55,14 @@ class Proxy:
     Attributes:
         port: Its own port.
         change: What becomes of each reply of the server.
-        replies: What the server said so far.
+        replies: What the server said last.
         connections: How many connections were made.
     """
 
     def __init__(self, to: int) -> None:
         self._to = to
         self.change: Change = as_it_is
-        self.replies: list[Reply] = []
+        self.replies: deque[Reply] = deque(maxlen=2000)
         self.connections = 0
         self._goes_on = threading.Event()
         self._goes_on.set()
