@@ -18,6 +18,7 @@ from framecache._redis_clients import (
     threaded,
     type_of,
 )
+from framecache._redis_replies import are_stamps, are_values, is_count, is_value
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False
@@ -214,16 +215,14 @@ class Redis(Backend):
 
     def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `Backend.get_many`."""
-        if self._wire is None:
-            return self._run("MGET", *names)  # type: ignore[no-any-return]
-        try:
-            return self._wire.mget(names)
-        except self._errors as error:
-            raise failed(error) from error
+        with self._mapped_errors():
+            if self._wire is not None:
+                return self._checked_values(self._wire.mget(names), len(names))
+            return self._checked_values(self.client.execute_command("MGET", *names), len(names))
 
     def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
         """As `Backend.peek`."""
-        first, *rest = self._run("EVAL", _PEEK, len(names), *names, nbytes - 1)
+        first, *rest = self._checked_values(self._run("EVAL", _PEEK, len(names), *names, nbytes - 1), len(names))
         return [first or None, *rest]
 
     # Writing
@@ -238,7 +237,7 @@ class Redis(Backend):
         keys = [*write.guards, *write.stamps, write.name, *write.removes]
         milliseconds = "" if write.milliseconds is None else write.milliseconds
         value = tuple(write.parts)
-        return bool(self._run("EVAL", _WRITE, len(keys), *keys, *_expected(write), value, milliseconds))
+        return self._count("EVAL", _WRITE, len(keys), *keys, *_expected(write), value, milliseconds) > 0
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """As `Backend.set_many`; those without guards in one transaction."""
@@ -262,32 +261,34 @@ class Redis(Backend):
 
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`."""
-        return int(self._run("UNLINK", *names)) if names else 0
+        return self._count("UNLINK", *names) if names else 0
 
     def delete_if(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.delete_if`."""
-        return bool(self._run("EVAL", _DELETE_IF, 1, name, offset, offset + len(part) - 1, part))
+        return self._count("EVAL", _DELETE_IF, 1, name, offset, offset + len(part) - 1, part) > 0
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
-        return bool(self._run("EVAL", _TOUCH, 1, name, offset, part))
+        return self._count("EVAL", _TOUCH, 1, name, offset, part) > 0
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """As `Backend.stamps`."""
         arguments = [part for ms in milliseconds for part in (os.urandom(8), ms or 0)]
-        return self._run("EVAL", _STAMPS, len(names), *names, *arguments)  # type: ignore[no-any-return]
+        found = self._run("EVAL", _STAMPS, len(names), *names, *arguments)
+        self._expect(are_stamps(found, len(names)), f"{len(names)} stamps", found)
+        return found  # type: ignore[no-any-return]
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.lease`."""
-        return bool(self._run("EVAL", _LEASE, 1, name, token, milliseconds))
+        return self._count("EVAL", _LEASE, 1, name, token, milliseconds) > 0
 
     def renew(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.renew`."""
-        return bool(self._run("EVAL", RENEW, 1, name, token, milliseconds))
+        return self._count("EVAL", RENEW, 1, name, token, milliseconds) > 0
 
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
-        return bool(self._run("EVAL", _RELEASE, 1, name, token))
+        return self._count("EVAL", _RELEASE, 1, name, token) > 0
 
     # The engine
 
@@ -327,6 +328,8 @@ class Redis(Backend):
     def distrust(self) -> None:
         """As `Backend.distrust`."""
         self.client.connection_pool.disconnect(inuse_connections=False)
+        if self._asynchronous is not None:
+            self._asynchronous.distrust()
 
     def close(self) -> None:
         """As `Backend.close`."""
@@ -352,6 +355,20 @@ class Redis(Backend):
                 for command in commands:
                     pipeline.execute_command(*_joined(command))
                 return pipeline.execute()  # type: ignore[no-any-return]
+
+    def _count(self, *command: Any) -> int:
+        found = self._run(*command)
+        self._expect(is_count(found), "a number", found)
+        return found  # type: ignore[no-any-return]
+
+    def _checked_values(self, found: Any, count: int) -> Sequence[Buffer | None]:
+        self._expect(are_values(found, count), f"{count} values", found)
+        return found  # type: ignore[no-any-return]
+
+    def _expect(self, holds: bool, expected: str, found: Any) -> None:
+        if not holds:
+            self.distrust()
+            raise StoreError(f"redis: expected {expected}, found {found!r:.100}")
 
     def _mapped_errors(self) -> _Mapped:
         return _Mapped(self._errors)

@@ -6,6 +6,7 @@ import asyncio
 from weakref import ref
 
 from framecache._framecache import StoreError
+from framecache._redis_replies import are_values, is_count
 from framecache._redis_wire import AsyncWire, is_plain
 
 TYPE_CHECKING = False
@@ -42,6 +43,7 @@ class AsyncRedis:
         self._errors = errors
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_distrusted = False
 
     def is_for(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the client's connections are those of this loop: the first one that asks."""
@@ -51,12 +53,27 @@ class AsyncRedis:
 
     async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
         """As `AsyncBackend.get_many`."""
-        wire = self._wire
-        return await self._run(self._client.execute_command("MGET", *names) if wire is None else wire.mget(names))  # type: ignore[no-any-return]
+        found = await self._run(self._ask(names))
+        if not are_values(found, len(names)):
+            self.distrust()
+            raise StoreError(f"redis: expected {len(names)} values, found {found!r:.100}")
+        return found  # type: ignore[no-any-return]
+
+    async def _ask(self, names: Sequence[str]) -> Any:
+        if self._is_distrusted:
+            self._is_distrusted = False
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+        if self._wire is None:
+            return await self._client.execute_command("MGET", *names)
+        return await self._wire.mget(names)
 
     async def renew(self, name: str, token: int, milliseconds: int) -> bool:
         """As `AsyncBackend.renew`."""
-        return bool(await self._run(self._client.execute_command("EVAL", RENEW, 1, name, token, milliseconds)))
+        found = await self._run(self._client.execute_command("EVAL", RENEW, 1, name, token, milliseconds))
+        if not is_count(found):
+            self.distrust()
+            raise StoreError(f"redis: expected a number, found {found!r:.100}")
+        return found > 0
 
     async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()
@@ -76,6 +93,10 @@ class AsyncRedis:
             return task.result()
         except self._errors as error:
             raise self._failed(error) from error
+
+    def distrust(self) -> None:
+        """As `Backend.distrust`: before the next command."""
+        self._is_distrusted = True
 
     def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
         self._under_way.discard(task)

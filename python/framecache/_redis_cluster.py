@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from framecache._framecache import InvalidArgument
 from framecache._redis import Redis
+from framecache._redis_replies import are_values, is_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +55,13 @@ class Cluster(Redis):
     def get_many(self, names: Sequence[str]) -> list[Buffer | None]:
         """As `Backend.get_many`, a slot after the other."""
         if len(names) == 1:
-            return [self._run("GET", names[0])]
+            value = self._run("GET", names[0])
+            self._expect(is_value(value), "a value", value)
+            return [value]
         with self._mapped_errors():
-            return self.client.mget_nonatomic(names)  # type: ignore[no-any-return]
+            found = self.client.mget_nonatomic(names)
+        self._expect(are_values(found, len(names)), f"{len(names)} values", found)
+        return found  # type: ignore[no-any-return]
 
     def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
         """As `Backend.peek`, a slot after the other."""
@@ -81,7 +86,7 @@ class Cluster(Redis):
 
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`, one after the other."""
-        return sum(int(self._run("UNLINK", name)) for name in names)
+        return sum(self._count("UNLINK", name) for name in names)
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """As `Backend.stamps`, one after the other."""

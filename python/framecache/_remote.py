@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from framecache._backend import NoRoom, Write
-from framecache._framecache import Entries, InvalidArgument, StoreBusy, StoreError, Unsupported, ValueTooLarge
+from framecache._framecache import Entries, FrameError, InvalidArgument, StoreBusy, StoreError, Unsupported, ValueTooLarge
 from framecache._remote_read import Link, Part
 from framecache._sleepers import TOLD, UNTOLD, Sleeper
 from framecache._values import SEALED, encode_chosen
@@ -177,7 +177,10 @@ class RemoteStore:
         names = reading.feed(values)
         while names:
             names = reading.feed(self.backend.get_many(names))
-        return name, reading.terms(now)
+        try:
+            return name, reading.terms(now)
+        except FrameError:
+            return name, "unreadable"
 
     def contains(self, key: str, now: int) -> bool:
         """Whether there is an entry to serve; whether it can be read, `get` finds out."""

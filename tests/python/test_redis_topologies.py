@@ -3,62 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import socket
-import subprocess
 import time
 
 import pytest
 
 from framecache import Cache, InvalidArgument
 from framecache.redis import Cluster, Redis
-from redis_server import Server, begin, free_port
-from support import skip_or_fail
+from redis_server import begin
+from redis_topologies import cluster, is_master, sentinels, servers  # noqa: F401  # fixtures
 from test_redis_anywhere import said
 from waiting import until
-
-
-@pytest.fixture
-def servers(tmp_path_factory):
-    """Makes servers, and stops them all."""
-    pytest.importorskip("redis", reason="redis-py is not installed")
-    made = []
-
-    def make(*options):
-        server = Server(tmp_path_factory.mktemp("redis"), *options)
-        made.append(server)
-        server.start()
-        return server
-
-    yield make
-    for server in made:
-        server.kill()
-
-
-@pytest.fixture
-def sentinels(servers, tmp_path):
-    """A master, its replica, and the URL of three Sentinels that watch them."""
-    master = servers()
-    replica = servers("--replicaof", "127.0.0.1", str(master.port))
-    until(lambda: replica.client().info("replication")["master_link_status"] == "up")
-    watching = []
-    for number in range(3):
-        settings = tmp_path / f"sentinel{number}.conf"
-        settings.write_text(
-            f"sentinel monitor main 127.0.0.1 {master.port} 2\n"
-            "sentinel down-after-milliseconds main 300\n"
-            "sentinel failover-timeout main 2000\n"
-        )
-        watching.append(servers("SENTINEL", str(settings)))
-    for sentinel in watching:
-        until(lambda sentinel=sentinel: sees(sentinel))
-    hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in watching)
-    return master, replica, f"redis+sentinel://{hosts}/main/0"
-
-
-def sees(sentinel):
-    state = raw(sentinel, "SENTINEL MASTERS")
-    return b"num-slaves\r\n$1\r\n1\r\n" in state and b"num-other-sentinels\r\n$1\r\n2\r\n" in state
 
 
 def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
@@ -71,7 +25,7 @@ def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
         until(lambda: cache.get("key") == "value" and cache.get_entry("key").tier == "l1")
         until(lambda: replica.client().dbsize() == master.client().dbsize())
         master.kill()
-        until(lambda: b"role:master" in raw(replica, "INFO replication"))
+        until(lambda: is_master(replica))
         # The breaker lets one through from time to time.
         until(lambda: cache.set("key", "after"))
         until(lambda: cache.health()["engine"]["listener"] == "on")
@@ -91,42 +45,6 @@ def test_urls_of_sentinels(servers):
         settings = cache._backend.client.connection_pool.connection_kwargs
         assert (settings["db"], settings["password"], settings["socket_timeout"]) == (3, "secret", 2)
         assert repr(cache) == "framecache.Cache('redis+sentinel:///main/3')"
-
-
-@pytest.fixture
-def cluster(servers):
-    """Three masters with a replica each."""
-    return cluster_of(servers)
-
-
-def cluster_of(servers):
-    """A cluster of servers that are made for it."""
-    if (cli := shutil.which("redis-cli")) is None:
-        skip_or_fail("redis-cli is not installed (Debian: apt-get install redis-tools)")
-    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
-    nodes = [servers(*settings, "--cluster-port", str(free_port())) for _ in range(6)]
-    subprocess.run(
-        [
-            *(cli, "--cluster", "create"),
-            *(f"127.0.0.1:{node.port}" for node in nodes),
-            *("--cluster-replicas", "1", "--cluster-yes"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        timeout=60,
-    )
-    until(lambda: all(b"cluster_state:ok" in raw(node, "CLUSTER INFO") for node in nodes))
-    states = (b"master_link_status:up", b"connected_slaves:1")
-    until(lambda: all(any(state in raw(node, "INFO replication") for state in states) for node in nodes))
-    return nodes
-
-
-def raw(server, command):
-    """What a server says; nothing, where it is about to change its role and closes all connections."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 5) as asked:
-        asked.sendall(f"{command}\r\n".encode())
-        return asked.recv(1 << 16)
-    return b""
 
 
 def test_a_cluster(cluster, monkeypatch):
@@ -193,11 +111,11 @@ def test_a_master_killed_under_load(cluster):
     load = begin(LOAD, url)
     assert load.stdout.readline() == "ready\n"
     assert load.stdout.readline() == "100\n"
-    masters = [node for node in cluster if b"role:master" in raw(node, "INFO replication")]
+    masters = [node for node in cluster if is_master(node)]
     masters[-1].kill()
     rest = [node for node in cluster if node is not masters[-1]]
-    until(lambda: sum(b"role:master" in raw(node, "INFO replication") for node in rest) == 3)
-    until(lambda: b"cluster_state:ok" in raw(rest[0], "CLUSTER INFO"))
+    until(lambda: sum(is_master(node) for node in rest) == 3)
+    until(lambda: b"cluster_state:ok" in rest[0].ask("CLUSTER INFO"))
     with Cache(f"redis+cluster://127.0.0.1:{rest[0].port}") as cache:
         for number in range(100):
             until(lambda number=number: cache.set(f"new:{number}", number))
