@@ -1,4 +1,4 @@
-"""An engine of one's own in a hundred lines: entries in a table of SQLite, as they could be in any database.
+"""An engine of one's own in less than two hundred lines: entries in a table of SQLite, as they could be in any database.
 
 >>> import framecache, tempfile
 >>> directory = tempfile.TemporaryDirectory()
@@ -82,8 +82,11 @@ class SQLiteBackend(Backend):
     def set(self, write: Write) -> bool:
         """As `Backend.set`."""
         with self._transaction() as database:
-            if any(_get(database, name) != value for name, value in write.guards.items()):
+            stamps = {name: stamp for name, (stamp, _) in write.stamps.items()}
+            if any(_get(database, name) != value for name, value in {**write.guards, **stamps}.items()):
                 return False
+            for name, (_, lasts) in write.stamps.items():
+                _last(database, name, lasts)
             _set(database, write.name, b"".join(write.parts), write.milliseconds)
             database.executemany("DELETE FROM entries WHERE name = ?", [(name,) for name in write.removes])
             database.execute(SWEEP, {"now": _now()})
@@ -95,6 +98,14 @@ class SQLiteBackend(Backend):
             found = sum(_get(database, name) is not None for name in set(names))
             database.executemany("DELETE FROM entries WHERE name = ?", [(name,) for name in names])
             return found
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.delete_if`."""
+        with self._transaction() as database:
+            value = _get(database, name)
+            if is_same := value is not None and value[offset : offset + len(part)] == part:
+                database.execute("DELETE FROM entries WHERE name = ?", (name,))
+            return is_same
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
@@ -113,8 +124,7 @@ class SQLiteBackend(Backend):
                 if (stamp := _get(database, name)) is None:
                     stamp = os.urandom(8)
                     _set(database, name, stamp, lasts)
-                ends = None if lasts is None else _now() + lasts
-                database.execute("UPDATE entries SET ends = max(ends, ?) WHERE name = ?", (ends, name))
+                _last(database, name, lasts)
                 stamps.append(stamp)
             return stamps
 
@@ -125,6 +135,13 @@ class SQLiteBackend(Backend):
                 return False
             _set(database, name, b"%d" % token, milliseconds)
             return True
+
+    def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.renew`."""
+        with self._transaction() as database:
+            if is_mine := _get(database, name) == b"%d" % token:
+                _set(database, name, b"%d" % token, milliseconds)
+            return is_mine
 
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
@@ -143,6 +160,12 @@ def _get(database: sqlite3.Connection, name: str) -> bytes | None:
 def _set(database: sqlite3.Connection, name: str, value: bytes, milliseconds: int | None) -> None:
     ends = None if milliseconds is None else _now() + milliseconds
     database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (name, value, ends))
+
+
+def _last(database: sqlite3.Connection, name: str, milliseconds: int | None) -> None:
+    """Have a stamp last for so long at least; `max` of anything and NULL is NULL: for ever."""
+    ends = None if milliseconds is None else _now() + milliseconds
+    database.execute("UPDATE entries SET ends = max(ends, ?) WHERE name = ?", (ends, name))
 
 
 def _now() -> int:

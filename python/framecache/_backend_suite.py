@@ -60,7 +60,7 @@ def _all(values: Sequence[Buffer | None]) -> list[bytes | None]:
 
 
 def _write(name: str, *parts: Buffer, ends: int | None = _LONG, **rest: Any) -> Write:
-    return Write(name, parts, ends, rest.get("guards", {}), rest.get("removes", ()))
+    return Write(name, parts, ends, rest.get("guards", {}), rest.get("removes", ()), rest.get("stamps", {}))
 
 
 def _threads(work: Callable[[int], None]) -> None:
@@ -221,6 +221,36 @@ def guards_must_hold(connect: Connect) -> None:
     _expect(_all(backend.get_many([name, gone])), [b"new", b"two"], "values after that")
 
 
+def stamps_must_be_the_same(connect: Connect) -> None:
+    """With `atomic`, a write whose stamps are others does not take place; those that are the same last longer then."""
+    backend = connect()
+    if not backend.capabilities.atomic:
+        return
+    name, stamp, gone, clock = _names(4)
+    backend.set(_write(name, b"old"))
+    made = bytes(backend.stamps([stamp], [60])[0])
+    for stamps in ({stamp: (b"others..", None)}, {gone: (made, None)}):
+        for parts in ((b"new",), (b"new", b"!" * 100_000)):
+            _expect(backend.set(_write(name, *parts, stamps=stamps)), False, f"set with stamps {stamps}")
+    stamps = {stamp: (made, _LONG)}
+    _expect(list(backend.set_many([_write(name, b"new", stamps=stamps)])), [True], "set with a stamp that is the same")
+    backend.set(_write(clock, b"value", ends=90))
+    _until(lambda: backend.get(clock) is None, "a value that lasts 90 ms goes")
+    _expect(_all(backend.get_many([name, stamp])), [b"new", made], "a value, and a stamp that is to last longer")
+
+
+def what_is_the_same_is_removed(connect: Connect) -> None:
+    """`delete_if` removes a value that has the bytes, and no other."""
+    backend = connect()
+    name, absent = _names(2)
+    backend.set(_write(name, b"0123456789"))
+    _expect(backend.delete_if(absent, 0, b"01"), False, "delete_if of no value")
+    _expect(backend.delete_if(name, 2, b"24"), False, "delete_if of other bytes")
+    _expect(_plain(backend.get(name)), b"0123456789", "a value with other bytes")
+    removed = backend.delete_if(name, 2, b"23")
+    _expect(backend.get(name) is None, removed, "whether a value is gone of which delete_if says so")
+
+
 def a_write_removes(connect: Connect) -> None:
     """A write removes names in its step; one that does not take place removes none."""
     backend = connect()
@@ -303,11 +333,14 @@ def a_lease_has_one_holder(connect: Connect) -> None:
     _expect(backend.lease(name, 7, _LONG), True, "a lease that nobody has")
     _expect(other.lease(name, 8, _LONG), False, "one that another token has")
     _expect(other.lease(name, 7, _LONG), True, "one that this token has")
+    _expect(other.renew(name, 8, _LONG), False, "renewing what another token has")
     _expect(other.release(name, 8), False, "giving back what another token has")
     _expect(backend.release(name, 7), True, "giving it back")
     _expect(backend.release(name, 7), False, "giving it back twice")
+    _expect(backend.renew(name, 7, _LONG), False, "renewing one that was given back")
     _expect(other.lease(name, (1 << 63) - 1, 60), True, "one that was given back")
-    _until(lambda: backend.lease(name, 9, _LONG), "a lease of 60 ms runs out")
+    _until(lambda: backend.lease(name, 9, 60), "a lease of 60 ms runs out")
+    _expect(backend.renew(name, 9, _LONG) or not backend.lease(name, 10, _LONG), True, "renewing one that still lasts")
     holders: list[int] = []
     (name,) = _names()
     _threads(lambda number: holders.append(number) if backend.lease(name, number + 1, _LONG) else None)
@@ -438,6 +471,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     values_go_in_time,
     touched_bytes_change,
     guards_must_hold,
+    stamps_must_be_the_same,
+    what_is_the_same_is_removed,
     a_write_removes,
     guards_are_one_step,
     stamps_are_agreed_on,

@@ -53,9 +53,10 @@ class DirectoryBackend(Backend):
         """As `Backend.set`."""
         head = SerializationWrapper.wrap_prefix({}, "raw", align=64)
         frame = (write.name, b"".join([head, *write.parts]), list(write.removes))
+        needed = {**write.guards, **{name: stamp for name, (stamp, _) in write.stamps.items()}}
         for _ in range(_TRIES):
-            fence = self._guards(list(write.guards)) if write.guards else None
-            if any(self._get(name, _now()) != memoryview(value) for name, value in write.guards.items()):
+            fence = self._guards(list(needed)) if needed else None
+            if any(self._get(name, _now()) != memoryview(value) for name, value in needed.items()):
                 return False
             now = _now()
             until = None if write.milliseconds is None else now + write.milliseconds
@@ -69,6 +70,13 @@ class DirectoryBackend(Backend):
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`."""
         return self._store.delete_many(names, _now())
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.delete_if`."""
+        looked = self._store.look(name, _now(), whole=True)
+        if isinstance(looked, str) or _value_of(looked[0])[offset : offset + len(part)] != part:
+            return False
+        return self._store.delete_if(name, looked[5], _now())
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
@@ -88,12 +96,15 @@ class DirectoryBackend(Backend):
         mine = b"%d" % token
         return self._change(name, lambda old: mine if old in (None, mine) else None, milliseconds)
 
+    def renew(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.renew`."""
+        mine = b"%d" % token
+        return self._change(name, lambda old: mine if old == mine else None, milliseconds)
+
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
-        looked = self._store.look(name, _now(), whole=True)
-        if isinstance(looked, str) or _value_of(looked[0]) != b"%d" % token:
-            return False
-        return self._store.delete_if(name, looked[5], _now())
+        mine = b"%d" % token
+        return self._get(name, _now()) == mine and self.delete_if(name, 0, mine)
 
     def _change(self, name: str, change: Callable[[bytes | None], bytes | None], lasts: int | None = None) -> bool:
         """Replace a value by what `change` makes of it, which may be nothing; return whether it was replaced."""

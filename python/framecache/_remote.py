@@ -8,9 +8,20 @@ from __future__ import annotations
 
 import os
 
-from framecache._backend import NoRoom, Write
-from framecache._framecache import Entries, FrameError, InvalidArgument, StoreBusy, StoreError, Unsupported, ValueTooLarge
+from framecache._backend import NoRoom
+from framecache._copies import SMALL
+from framecache._framecache import (
+    Entries,
+    FrameError,
+    InvalidArgument,
+    SerializationWrapper,
+    StoreBusy,
+    StoreError,
+    Unsupported,
+    ValueTooLarge,
+)
 from framecache._remote_read import Link, Part
+from framecache._remote_write import FENCE, Draft
 from framecache._sleepers import TOLD, UNTOLD, Sleeper
 from framecache._values import SEALED, encode_chosen
 
@@ -21,17 +32,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import AsyncBackend, Backend
+    from framecache._backend import AsyncBackend, Backend, Write
+    from framecache._copies import Copies
     from framecache._framecache import L1, Frame, Reading
     from framecache._remote_read import Looked
-    from framecache._values import Encoded
 
     Status = Literal["written", "exists", "superseded", "dropped"]
 
-#: Milliseconds for which a fence can be used.
-_FENCE: Final = 24 * 3600 * 1000
-#: Milliseconds that stamps outlast entries by.
-_SLACK: Final = 3600 * 1000
 #: How many bytes of an entry tell whether it is to be served, unless it has very many tags.
 _PEEK: Final = 1024
 #: The most tags that a caller may give.
@@ -86,12 +93,20 @@ class RemoteStore:
         max_value_bytes: The largest payload.
         epochs: Keeps the counters that guards refer to: L1, or one for that alone.
         listens: Whether there is an L1 to be told of others' changes.
+        copies: What a directory of this machine has of large entries.
     """
 
     def __init__(
-        self, backend: Backend, namespace: str, max_value_bytes: int, epochs: L1, listens: bool = False
+        self,
+        backend: Backend,
+        namespace: str,
+        max_value_bytes: int,
+        epochs: L1,
+        listens: bool = False,
+        copies: Copies | None = None,
     ) -> None:
         self.backend = backend
+        self.copies = copies
         self.epochs = epochs
         self._max_value_bytes = max_value_bytes
         self.entries = Entries(namespace, epochs, _distrust(backend))
@@ -113,9 +128,34 @@ class RemoteStore:
 
     def _read(self, keys: Sequence[str]) -> Reading:
         reading = self.reading(keys)
-        names = reading.names
+        return self._answer(reading, self.backend.get_many(reading.names))
+
+    def _answer(self, reading: Reading, values: Sequence[Buffer | None]) -> Reading:
+        """Give a read what it asked for first, and then what else it asks for."""
+        names = reading.feed(values)
         while names:
             names = reading.feed(self.backend.get_many(names))
+        return reading
+
+    def _read_with(self, copies: Copies, key: str, now: int, stale: bool) -> Reading:
+        """Read an entry, of a large one only its start, if there is a copy; if there is none, make one."""
+        reading = self.reading([key])
+        [name, *_] = reading.names
+        values = self.backend.peek(reading.names, SMALL)
+        start = values[0]
+        if start is None or memoryview(start).nbytes < SMALL:
+            return self._answer(reading, values)
+        if Entries.head_length(start) <= SMALL:
+            terms = self._answer(reading, values).terms(now, stale)
+            if isinstance(terms, str):
+                return reading
+            if (copy := copies.find(name, terms[3], now)) is not None:
+                reading.stand(copy)
+                return reading
+        reading = self._read([key])
+        terms, frame = reading.terms(now, stale), reading.frame()
+        if not isinstance(terms, str) and frame is not None:
+            copies.keep_foreign(name, terms[3], frame, terms[0], terms[2])
         return reading
 
     def look(
@@ -132,7 +172,7 @@ class RemoteStore:
         """As `Store.look`. Nothing is at hand."""
         if at_hand:
             return "elsewhere"
-        reading = self._read([key])
+        reading = self._read([key]) if self.copies is None else self._read_with(self.copies, key, now, stale)
         found = reading.result(now, stale, views, require_zero_copy or whole)
         if not whole or isinstance(found, str):
             return found
@@ -168,17 +208,13 @@ class RemoteStore:
     def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
         """The name of an entry, and why it is not to be served, or when it was written, its deadline, `until` and id."""
         reading = self.reading([key])
-        names = reading.names
-        name = names[0]
-        values = list(self.backend.peek(names, _PEEK))
+        [name, *_] = reading.names
+        values = self.backend.peek(reading.names, _PEEK)
         if values[0] is not None and (needs := Entries.head_length(values[0])) > _PEEK:
             # All at one moment, as before.
-            values = list(self.backend.peek(names, needs))
-        names = reading.feed(values)
-        while names:
-            names = reading.feed(self.backend.get_many(names))
+            values = self.backend.peek(reading.names, needs)
         try:
-            return name, reading.terms(now)
+            return name, self._answer(reading, values).terms(now)
         except FrameError:
             return name, "unreadable"
 
@@ -201,7 +237,7 @@ class RemoteStore:
         guards = self.link.fence([*entries.entries([key]), *names])
         names.append(entries.fence(key))
         try:
-            stamps = self.backend.stamps(names, [None, *[_FENCE] * (len(names) - 1)])
+            stamps = self.backend.stamps(names, [None, *[FENCE] * (len(names) - 1)])
         except NoRoom:
             return Fence(b"", {})
         return Fence(guards, dict(zip(names, stamps, strict=True)))
@@ -233,17 +269,21 @@ class RemoteStore:
         if fence is not None and not self.link.holds(fence):
             return superseded
         guards = fence.stamps if isinstance(fence, Fence) else {}
-        draft = _Draft(self, encoded, list(dict.fromkeys(tags)), created, deadline, until, guards, lease)
+        draft = Draft(self, encoded, list(dict.fromkeys(tags)), created, deadline, until, guards, lease)
         try:
             if if_absent:
                 made = draft.made()
-                return [self._write_if_absent(key, write, created) for key, write in made] or superseded
-            return draft.write()
+                stored = [self._write_if_absent(key, write, created) for key, write in made] or superseded
+            else:
+                stored = draft.write()
         except NoRoom:
             return ["dropped"] * len(values)
         finally:
             names = self.entries.entries([key for key, _ in encoded])
             (self.link.change if fence is None else self.link.changed)(names)
+        if self.copies is not None:
+            draft.copy_to(self.copies, stored)
+        return stored
 
     def put_frames(
         self,
@@ -346,12 +386,16 @@ class RemoteStore:
             self.backend.delete(self.entries.generation)
         finally:
             self.link.change([self.entries.generation])
+        if self.copies is not None:
+            self.copies.clear()
 
     # Leases
 
     def lease(self, key: str, milliseconds: int, now: int) -> int | None:
-        """As `Store.lease`; where there is no room for it, nobody can be asked."""
+        """As `Store.lease`; where the engine has none, everybody gets one, and so where there is no room for it."""
         token = int.from_bytes(os.urandom(8), "big") >> 1
+        if not self.backend.capabilities.lease:
+            return token
         try:
             return token if self.backend.lease(self.entries.lease(key), token, max(1, milliseconds)) else None
         except NoRoom as error:
@@ -359,10 +403,14 @@ class RemoteStore:
 
     def renew(self, key: str, token: int, milliseconds: int) -> bool:
         """Have a lease last for so long from now; return whether this token still has it."""
+        if not self.backend.capabilities.lease:
+            return True
         return self.backend.renew(self.entries.lease(key), token, max(1, milliseconds))
 
     async def renew_by(self, backend: AsyncBackend, key: str, token: int, milliseconds: int) -> bool:
         """As `renew`, by the running loop's backend."""
+        if not self.backend.capabilities.lease:
+            return True
         return await backend.renew(self.entries.lease(key), token, max(1, milliseconds))
 
     def sleeper(self, key: str) -> Sleeper:
@@ -372,7 +420,7 @@ class RemoteStore:
 
     def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""
-        return self.backend.release(self.entries.lease(key), token)
+        return self.backend.capabilities.lease and self.backend.release(self.entries.lease(key), token)
 
     # The engine
 
@@ -390,9 +438,29 @@ class RemoteStore:
             self._unlisten()
             self._unlisten = None
 
-    def keys(self, prefix: str, start: bytes | None, now: int) -> NoReturn:
-        """Refuse: the engine has names, which do not tell keys, and going through all of them stops it for others."""
-        raise Unsupported("keys: expected a cache in memory or in a directory; other engines do not list keys")
+    def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
+        """As `Store.keys`, where the engine lists names: entries tell their keys.
+
+        Raises:
+            Unsupported: It does not, as one that would have to stop for others meanwhile.
+        """
+        if not self.backend.capabilities.keys:
+            raise Unsupported("keys: expected a cache in memory or in a directory; other engines do not list keys")
+        names, after = self.backend.names(self.entries.prefix + "{", None if start is None else start.decode())
+        keys = (self._key_of(name) for name in names)
+        found = [key for key in keys if key is not None and key.startswith(prefix) and self.contains(key, now)]
+        return found, None if after is None else after.encode()
+
+    def _key_of(self, name: str) -> str | None:
+        """What the entry under a name says that its key is."""
+        entry = self.backend.get(name)
+        if entry is None or not (head := Entries.head_length(entry)):
+            return None
+        try:
+            key = SerializationWrapper.unwrap_metadata(memoryview(entry)[head:])[1].get("key")
+        except FrameError:
+            return None
+        return key if isinstance(key, str) else None
 
     def stats(self) -> NoReturn:
         """Refuse: the engine is not this cache's alone."""
@@ -401,102 +469,6 @@ class RemoteStore:
     def verify(self) -> NoReturn:
         """Refuse: see `keys`."""
         raise Unsupported("verify: expected a cache in a directory (file:///path), got one in an engine")
-
-
-class _Draft:
-    """What is to be written of several values, once it is known under which stamps.
-
-    Args:
-        store: Where to.
-        encoded: Keys and values.
-        tags: Their tags.
-        created: When.
-        deadline: Until when they are fresh.
-        until: Until when they may be served at all.
-        guards: What must still be as it was when they were computed.
-        lease: Whether a lease goes with each.
-    """
-
-    def __init__(
-        self,
-        store: RemoteStore,
-        encoded: Sequence[tuple[str, Encoded]],
-        tags: Sequence[str],
-        created: int,
-        deadline: int | None,
-        until: int | None,
-        guards: Mapping[str, bytes],
-        lease: int | None,
-    ) -> None:
-        self._store = store
-        self._encoded = encoded
-        self._tags = tags
-        self._times = created, deadline, until
-        self._guards = guards
-        self._has_lease = lease is not None
-        self._names = [store.entries.generation, *(store.entries.stamp(tag) for tag in tags)]
-        lasts = None if until is None else until - created
-        self._milliseconds = None if lasts is None else max(1, lasts)
-        # The engine makes stamps last longer only where they last for less than half of what is asked for.
-        self._lasts = None if lasts is None else 2 * (lasts + _SLACK)
-
-    def write(self) -> list[Status]:
-        """Write them all, in one step with the check of the stamps that are known, where the engine can do that."""
-        store = self._store
-        if not self._are_guarded() and store.backend.capabilities.atomic:
-            known = store.known(self._names)
-            if known is not None:
-                lasts = [None, *[self._lasts] * len(self._tags)]
-                stamps = {name: (known[name], ms) for name, ms in zip(self._names, lasts, strict=True)}
-                held = self._send([write for _, write in self._under(known, stamps)])
-                if all(held):
-                    return ["written"] * len(held)
-        made = self.made()
-        held = self._send([write for _, write in made]) if made else [False] * len(self._encoded)
-        return ["written" if one else "superseded" for one in held]
-
-    def made(self) -> list[tuple[str, Write]]:
-        """What to write, under the stamps that the engine has now; nothing where these are not those of the guards."""
-        if self._are_guarded():
-            return self._under(self._guards, {})
-        stamps = self._store.ask_for_stamps(self._names, self._lasts)
-        if any(stamps.get(name, stamp) != stamp for name, stamp in self._guards.items()):
-            return []
-        return self._under(stamps, {})
-
-    def _are_guarded(self) -> bool:
-        """Whether the guards have all stamps, and these last for as long as the values do."""
-        return all(name in self._guards for name in self._names) and self._lasts is not None and self._lasts <= _FENCE
-
-    def _send(self, writes: Sequence[Write]) -> list[bool]:
-        backend = self._store.backend
-        return [backend.set(writes[0])] if len(writes) == 1 else backend.set_many(writes)
-
-    def _under(
-        self, known: Mapping[str, bytes], stamps: Mapping[str, tuple[bytes, int | None]]
-    ) -> list[tuple[str, Write]]:
-        generation, *rest = self._names
-        tags = [(tag, known[name]) for tag, name in zip(self._tags, rest, strict=True)]
-        return [(key, self._one(key, encoded, known[generation], tags, stamps)) for key, encoded in self._encoded]
-
-    def _one(
-        self,
-        key: str,
-        encoded: Encoded,
-        stamp: bytes,
-        tags: Sequence[tuple[str, bytes]],
-        stamps: Mapping[str, tuple[bytes, int | None]],
-    ) -> Write:
-        payload, codec, described = encoded
-        entries, backend = self._store.entries, self._store.backend
-        header = entries.pack(key, codec, described, payload.nbytes, *self._times, stamp, tags)
-        if (size := len(header) + payload.nbytes) > backend.max_bytes:
-            raise ValueTooLarge(f"value: expected at most {backend.max_bytes} bytes with header, got {size}")
-        removes = [entries.fence(key)]
-        if self._has_lease:
-            removes.append(entries.lease(key))
-        [name] = entries.entries([key])
-        return Write(name, (header, payload), self._milliseconds, self._guards, removes, stamps)
 
 
 def _distrust(backend: Backend) -> Callable[[str, str | None], NoReturn]:

@@ -59,7 +59,8 @@ impl Entries {
         let texts = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
         let state = remote::Reading::new(&this.names, &this.tagged, &this.epochs, &this.all, &texts)?;
         let keys = keys.into_iter().map(Bound::unbind).collect();
-        Ok(Reading { entries: slf.clone().unbind(), keys, state, frames: Vec::new(), shared: false })
+        let entries = slf.clone().unbind();
+        Ok(Reading { entries, keys, state, frames: Vec::new(), shared: false, copy: None })
     }
 
     /// The names of the entries of `keys`.
@@ -160,6 +161,8 @@ pub(super) struct Reading {
     frames: Vec<Option<FrameBuf>>,
     /// Whether they stand in memory together with others.
     shared: bool,
+    /// The frame of the one entry, where only its start was answered.
+    copy: Option<FrameBuf>,
 }
 
 #[pymethods]
@@ -202,9 +205,9 @@ impl Reading {
     }
 
     /// Why the entry of a key cannot be served, a str, or when it was written, its deadline, its `until` and its id.
-    #[pyo3(signature = (now, index=0))]
-    fn terms<'py>(&mut self, py: Python<'py>, now: u64, index: usize) -> PyResult<Bound<'py, PyAny>> {
-        match self.state.entry(index, now, false)? {
+    #[pyo3(signature = (now, stale=false, index=0))]
+    fn terms<'py>(&mut self, py: Python<'py>, now: u64, stale: bool, index: usize) -> PyResult<Bound<'py, PyAny>> {
+        match self.state.entry(index, now, stale)? {
             Ok(entry) => {
                 let id = PyBytes::new(py, &entry.id);
                 Ok((entry.created, entry.deadline, entry.until, id).into_pyobject(py)?.into_any())
@@ -232,12 +235,18 @@ impl Reading {
         })
     }
 
+    /// Takes the frame of the one entry that is read, of which only the start was answered.
+    fn stand(&mut self, frame: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.copy = Some(Input::from(frame)?.to_frame()?);
+        Ok(())
+    }
+
     /// The frame of the entry of a key, as it stands.
     #[pyo3(signature = (index=0))]
     fn frame(&mut self, index: usize) -> PyResult<Option<Frame>> {
         let Ok(entry) = self.state.entry(index, 0, true)? else { return Ok(None) };
-        let start = entry.length;
-        Ok(Some(self.own(index, start)?.into()))
+        let head = entry.length;
+        Ok(Some(self.own(index, head, 0)?.into()))
     }
 
     /// The values that need no more than a look, and what all others are, by key: as `result` returns or raises it.
@@ -283,11 +292,11 @@ impl Reading {
         index: usize,
     ) -> PyResult<Shown<'py>> {
         let missed = |missed| Ok(Shown::Other(reason_of(py, missed).clone().into_any()));
-        let (start, times) = match self.state.entry(index, now, stale)? {
+        let (head, times) = match self.state.entry(index, now, stale)? {
             Ok(entry) => (entry.length, (entry.created, entry.deadline, entry.until)),
             Err(reason) => return missed(reason),
         };
-        let Some(Some(whole)) = self.frames.get(index) else { return missed(Missed::Absent) };
+        let Some((whole, start)) = self.place(index, head) else { return missed(Missed::Absent) };
         let frame = whole.get(start..).unwrap_or_default();
         let (described, payload, until) = self.entries.get().check(py, frame, self.keys[index].bind(py))?;
         if until.is_some_and(|until| until < now) {
@@ -307,7 +316,7 @@ impl Reading {
             Some(value) if decode => return Ok(Shown::Value(value)),
             Some(value) => value,
             None => {
-                let payload = Bound::new(py, Frame::from(self.own(index, start + payload)?))?;
+                let payload = Bound::new(py, Frame::from(self.own(index, head, payload)?))?;
                 (payload, described.codec, described.python).into_pyobject(py)?.into_any()
             }
         };
@@ -316,11 +325,22 @@ impl Reading {
         Ok(Shown::Other((value, created, deadline, until, frame.len(), guards).into_pyobject(py)?.into_any()))
     }
 
-    /// What was answered for a key, from `start` on, in memory that it does not keep others in.
-    fn own(&self, index: usize, start: usize) -> Result<FrameBuf> {
-        let Some(Some(whole)) = self.frames.get(index) else { return FrameBuf::copy_of(&[], Origin::Foreign) };
-        let part = whole.slice(start..)?;
-        if self.shared && whole.len() <= SMALL { FrameBuf::copy_of(&part, part.origin()) } else { Ok(part) }
+    /// Where the frame of a key stands whose head is so long, and from where on.
+    fn place(&self, index: usize, head: usize) -> Option<(&FrameBuf, usize)> {
+        match &self.copy {
+            Some(copy) => Some((copy, 0)),
+            None => self.frames.get(index)?.as_ref().map(|whole| (whole, head)),
+        }
+    }
+
+    /// The frame of a key from `at` on, in memory that it does not keep others in.
+    fn own(&self, index: usize, head: usize, at: usize) -> Result<FrameBuf> {
+        let Some((whole, start)) = self.place(index, head) else { return FrameBuf::copy_of(&[], Origin::Foreign) };
+        let part = whole.slice(start + at..)?;
+        if self.shared && self.copy.is_none() && whole.len() <= SMALL {
+            return FrameBuf::copy_of(&part, part.origin());
+        }
+        Ok(part)
     }
 }
 

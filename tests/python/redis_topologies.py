@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,13 @@ def cluster_of(make: Make) -> list[Server]:
         until(lambda node=node: node.ask("CLUSTER NODES").count(b"slave") == 3)
     until(lambda: all(b"master_link_status:up" in replica.ask("INFO replication") for replica in replicas))
     return nodes
+
+
+def raw(node: Server, command: str) -> bytes:
+    """What a node says; nothing, where it is about to change its role and closes all connections."""
+    with suppress(OSError):
+        return node.ask(command)
+    return b""
 
 
 def id_of(node: Server) -> str:

@@ -54,6 +54,8 @@ class Broken(DirectoryBackend):
     def set(self, write):
         if self.defect == "guards":
             write = write._replace(guards={})
+        elif self.defect == "stamps differ":
+            write = write._replace(stamps={})
         elif self.defect == "absent guards":
             write = write._replace(guards={name: value for name, value in write.guards.items() if self.get(name)})
         elif self.defect == "removes":
@@ -73,6 +75,9 @@ class Broken(DirectoryBackend):
                 self.all_checked.wait(20)
             write = write._replace(guards={})
         return super().set(write) or self.defect == "held"
+
+    def delete_if(self, name, offset, part):
+        return self.delete(name) if self.defect == "delete anyway" else super().delete_if(name, offset, part)
 
     def delete_many(self, names):
         return super().delete_many(names) + (self.defect == "count")
@@ -98,6 +103,9 @@ class Broken(DirectoryBackend):
             self.defect == "everybody"
         )
 
+    def renew(self, name, token, milliseconds):
+        return self.defect == "renewed" or super().renew(name, token, milliseconds)
+
     def release(self, name, token):
         return super().delete(name) if self.defect == "anybody" else super().release(name, token)
 
@@ -110,6 +118,8 @@ DEFECTS = {
     "order": "many_come_in_their_order",
     "peek": "peek_cuts_the_first",
     "guards": "guards_must_hold",
+    "stamps differ": "stamps_must_be_the_same",
+    "delete anyway": "what_is_the_same_is_removed",
     "absent guards": "guards_must_hold",
     "held": "guards_must_hold",
     "two steps": "guards_are_one_step",
@@ -126,6 +136,7 @@ DEFECTS = {
     "no renewal": "a_lease_has_one_holder",
     "for ever": "a_lease_has_one_holder",
     "everybody": "a_lease_has_one_holder",
+    "renewed": "a_lease_has_one_holder",
     "anybody": "a_lease_has_one_holder",
     "prefix": "names_are_listed",
     "first part": "names_are_listed",

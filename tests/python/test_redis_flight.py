@@ -13,7 +13,7 @@ import pytest
 
 from framecache import Cache, _lease, _sleepers
 from framecache._lease import LASTS
-from framecache._record import Layout
+from redis_record import Layout
 from framecache.crypto import Keyring
 from framecache.redis import Redis
 from framecache.testing import Clock

@@ -10,12 +10,12 @@ import pytest
 
 from framecache import Cache, InvalidArgument
 from framecache._acl import rights
-from framecache._record import Layout
+from redis_record import Layout
 from framecache._topology import Masters, View, view_of
 from framecache.redis import Cluster
 from redis_server import Server, free_port
 from test_redis_coherence import in_l1, listening, listens
-from test_redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
 from waiting import until
 
 KEYS = [f"key:{number}" for number in range(20)]

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from framecache import Cache, StoreError
-from framecache._record import Layout
+from redis_record import Layout
 from framecache.testing import Clock
 from proxy import Cut, Proxy
 from redis_server import server  # noqa: F401  # a fixture
