@@ -58,8 +58,10 @@ class Methods(Base):
         store, shared = self._tiers.store, self._shared
         if isinstance(store, Store) and shared.breaker.is_sound:
             try:
-                looked: Any = store.get(key, now_by(self._clock), views=views)
-                value = decode(*looked, views=views) if isinstance(looked, tuple) else looked
+                value = looked = store.get(key, now_by(self._clock), views=views)
+                if isinstance(looked, tuple):
+                    payload, codec, described = looked
+                    value = decode(payload, codec, described, views)
             except (FramecacheError, ImportError, TypeError, UnicodeError):
                 looked = value = "unreadable"
             if not isinstance(looked, str):
