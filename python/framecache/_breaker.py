@@ -24,9 +24,12 @@ class Circuit:
 
     Args:
         clock: Tells the seconds.
+
+    Attributes:
+        failures: How often the tier failed since it answered last, up to those that open the circuit.
     """
 
-    __slots__ = ("_clock", "_failures", "_is_on_trial", "_open_for", "_tries_at")
+    __slots__ = ("_clock", "_is_on_trial", "_open_for", "_tries_at", "failures")
 
     def __init__(self, clock: Clock | type[SystemClock]) -> None:
         self._clock = clock
@@ -36,13 +39,13 @@ class Circuit:
     @property
     def state(self) -> State:
         """Whether the tier is used, left alone, or about to be tried."""
-        if self._failures < _FAILURES:
+        if self.failures < _FAILURES:
             return "closed"
         return "open" if self._clock.monotonic() < self._tries_at else "half-open"
 
     def allows(self) -> bool:
         """Whether the tier may be used now; where it is half-open, one caller is told so."""
-        if self._failures < _FAILURES:
+        if self.failures < _FAILURES:
             return True
         now = self._clock.monotonic()
         if now < self._tries_at:
@@ -53,14 +56,14 @@ class Circuit:
 
     def succeeded(self) -> None:
         """Note that the tier answered."""
-        self._failures = 0
+        self.failures = 0
         self._is_on_trial = False
         self._open_for = _OPEN_FOR[0]
 
     def failed(self) -> None:
         """Note that the tier failed. What began before it opened tells nothing new."""
-        if self._failures < _FAILURES:
-            self._failures += 1
+        if self.failures < _FAILURES:
+            self.failures += 1
         elif self._is_on_trial:
             self._is_on_trial = False
             self._open_for = min(2 * self._open_for, _OPEN_FOR[1])
@@ -87,6 +90,11 @@ class Breaker:
         """The state of that circuit which is worse off."""
         states = (self._reads.state, self._writes.state)
         return "open" if "open" in states else "half-open" if "half-open" in states else "closed"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether no read failed since one succeeded: the next one need not be noted if it succeeds, too."""
+        return self._reads.failures == 0
 
     def allows(self, write: bool = False) -> bool:
         """As `Circuit.allows`, for a read or a write."""

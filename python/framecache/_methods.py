@@ -5,11 +5,11 @@ from __future__ import annotations
 from framecache._base import Base
 from framecache._compute import Plan
 from framecache._entry import Entry
-from framecache._framecache import MISSING, Store, StoreError
+from framecache._framecache import MISSING, FramecacheError, Store, StoreError
 from framecache._reading import Found
 from framecache._tiers import frame_of
 from framecache._times import Lifetime, default_to, limit_of, milliseconds, now_by
-from framecache._values import check_codec, tags_of, texts_of
+from framecache._values import check_codec, decode, tags_of, texts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,11 +43,35 @@ class Methods(Base):
                 columns that cannot be written; inside other values arrays of 4 KiB and bytes of 64 KiB and more.
             require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying or decompressing.
         """
-        if not self._slow and not views and self._l1 is not None and not require_zero_copy:
-            value = self._l1.get(self._tiers.scope, key)
-            if value is not MISSING:
-                return value
+        if not self._slow and not require_zero_copy:
+            if self._l1 is None:
+                return self._get_at_once(key, default, views)
+            if not views:
+                value = self._l1.get(self._tiers.scope, key)
+                if value is not MISSING:
+                    return value
         found = self._find(key, views, require_zero_copy)
+        return found.value if isinstance(found, Found) else default
+
+    def _get_at_once(self, key: str, default: Any, views: bool) -> Any:
+        """As `get`, of the store of this machine, where nobody asks for more than the value."""
+        store, shared = self._tiers.store, self._shared
+        if isinstance(store, Store) and shared.breaker.is_sound:
+            try:
+                value = looked = store.get(key, now_by(self._clock), views=views)
+                if isinstance(looked, tuple):
+                    payload, codec, described = looked
+                    value = decode(payload, codec, described, views)
+            except (FramecacheError, ImportError, TypeError, UnicodeError):
+                looked = value = "unreadable"
+            if not isinstance(looked, str):
+                shared.counts.add("store_hit")
+                return value
+            if looked != "unreadable":
+                shared.counts.add(looked)
+                return default
+            # What is wrong shows once more when it is read the long way, which counts and logs it.
+        found = self._find(key, views)
         return found.value if isinstance(found, Found) else default
 
     def _find(
@@ -122,7 +146,7 @@ class Methods(Base):
 
     def _read_many(self, keys: list[str], views: bool) -> dict[str, Any]:
         store = self._tiers.store
-        if self._l1 is None and isinstance(store, Store) and not self._slow and self._shared.breaker.allows():
+        if self._l1 is None and isinstance(store, Store) and not self._slow and self._shared.breaker.is_sound:
             return self._read_at_once(store, keys, views)
         if hasattr(store, "look_many") and not self._is_bypassed():
             return self._read_ahead(keys, views)

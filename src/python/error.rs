@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use pyo3::exceptions::{
-    PyBufferError, PyException, PyMemoryError, PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError, PyValueError,
+    PyBufferError, PyException, PyMemoryError, PyNotImplementedError, PyOSError, PyTimeoutError, PyTypeError,
+    PyValueError,
 };
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -211,6 +211,18 @@ def test_the_breaker_opens_half_opens_and_closes(broken, clock):
     assert cache.stats()["error"] == 6
 
 
+@pytest.mark.parametrize("read", [lambda cache: cache.get_many(["key"]), lambda cache: {"key": cache.get("key")}])
+def test_a_trial_that_succeeds_closes_the_breaker_whatever_read_it_is(tmp_path, clock, read):
+    with Cache(f"file://{tmp_path}/cache", l1=None, clock=clock) as cache:
+        cache.set("key", b"value")
+        for _ in range(5):
+            cache._shared.breaker.failed()
+        clock.advance(1.1)
+        assert cache.health()["store"] == "half-open"
+        assert read(cache) == {"key": b"value"}
+        assert cache.health()["store"] == "closed"
+
+
 def test_a_store_to_which_nothing_can_be_written_is_read_on(broken, clock):
     cache, store = broken
     f = cache(name="f")(lambda x: x)
