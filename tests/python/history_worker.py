@@ -20,7 +20,7 @@ KEYS = 3
 #: The longest pause between two writes of a key, in seconds: longer than the bound, or the next write would hide that
 #: one was not heard of.
 PAUSE = 0.8
-#: What a process shows of itself: whether it listens, its reads, its acknowledged writes.
+#: What a process shows of itself: whether it listens, or cannot, its reads, its acknowledged writes.
 SHOWN = 3
 
 
@@ -60,7 +60,7 @@ class Worker:
                         self.due[key] = now + PAUSE * 10 ** self.random.uniform(-3, 0)
             for key in self.random.choices(self.keys, k=20):
                 self.read(key)
-            self.shown[0] = self.cache.health()["engine"]["listener"] == "on"
+            self.shown[0] = self.cache.health()["engine"]["listener"] in ("on", "none")
             self.shown[1] = self.shown[1] + 20
 
     def write(self, key: tuple[str, int]) -> None:

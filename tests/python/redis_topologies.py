@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from redis_server import Make
 
-#: What Sentinels do every second, or every ten, they do every tenth of one.
-_IN_HASTE = " ".join(f"{what}-period 100" for what in ("info", "publish", "ping", "ask"))
+#: What Sentinels do every second, or every ten, they do some times in one; and where the clock of the machine jumps,
+#: they mistrust it for less than half a minute.
+_IN_HASTE = "info-period 250 publish-period 100 ping-period 100 ask-period 100 tilt-period 500"
 _SLOTS = 16384
 
 

@@ -103,8 +103,8 @@ def keys_of(cache, slot, count):
 
 
 def test_a_slot_that_moves(cluster, cache, other):
-    """Asked on its way, the slot's new node answers for what is there already, the old one for what is not. Neither does
-    what needs several names of the slot at once, as writes do: those may be dropped, and reads of several may be misses.
+    """Asked on its way, the slot's new node answers for what is there already, the old one for what is not. Neither
+    does for what needs several names of the slot at once: writes may be dropped, and reads of several be misses.
     """
     keys = keys_of(cache, slot_of(cache, "key"), 3)
     values = {key: f"value of {key}" for key in keys}
@@ -166,7 +166,7 @@ def test_slots_move_while_they_are_read_and_written(cluster, cache, other):
                 move.take([name])
     done.set()
     for each, (written, rounds, refused) in zip((cache, other), [one.value for one in works], strict=True):
-        assert rounds > 3
+        assert rounds >= 3
         assert refused < rounds * len(written)
         for key, version in written.items():
             # A write that was refused may have come to something all the same.
