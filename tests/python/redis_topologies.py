@@ -50,6 +50,15 @@ def sentinels(servers: Make, tmp_path: Path) -> tuple[Server, Server, str]:
     return master, replica, f"redis+sentinel://{hosts}/main/0"
 
 
+def masters_told(url: str) -> set[int]:
+    """The ports that the Sentinels of a URL say the master has."""
+    import redis
+
+    hosts = url.partition("://")[2].partition("/")[0].split(",")
+    asked = [redis.Redis.from_url(f"redis://{host}", socket_timeout=5) for host in hosts]
+    return {int(one.sentinel_get_master_addr_by_name("main")[1]) for one in asked}
+
+
 def _sees_all(sentinel: Server) -> bool:
     state = sentinel.ask("SENTINEL MASTERS")
     return b"num-slaves\r\n$1\r\n1\r\n" in state and b"num-other-sentinels\r\n$1\r\n2\r\n" in state

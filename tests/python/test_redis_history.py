@@ -21,7 +21,7 @@ import history_worker
 from history import Fault, Read, Write, too_old
 from proxy import Proxy
 from redis_server import server  # noqa: F401  # fixtures
-from redis_topologies import cluster, is_master, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, is_master, masters_told, sentinels, servers  # noqa: F401  # fixtures
 from waiting import until
 
 SECONDS = float(os.environ.get("FRAMECACHE_SOAK_SECONDS", "3"))
@@ -200,15 +200,16 @@ def check(processes: Processes, bound: float = TRACKED) -> None:
 def test_nothing_is_too_old_whatever_happens_to_server_and_connections(server, run):
     with Proxy(server.port) as proxy:
         processes = run(f"{proxy.url}?{SETTINGS}")
-        turn = SECONDS / 6
-        for _ in range(max(1, round(SECONDS / 20))):
+        rounds = max(1, round(SECONDS / 20))
+        turn = SECONDS / rounds / 6
+        for _ in range(rounds):
             processes.go_on_for(turn)
             with processes.fault(L1_TTL + TRACKED):
                 proxy.cut(listeners_only=True)
             processes.go_on_for(turn)
             with processes.fault(UNNOTICED + L1_TTL + TRACKED):
                 proxy.hold(lambda reply: reply.listens)
-                processes.go_on_for(UNNOTICED + turn)
+                processes.go_on_for(UNNOTICED + L1_TTL + TRACKED + turn)
                 proxy.go_on()
             processes.go_on_for(turn)
             with processes.fault(L1_TTL + TRACKED):
@@ -231,7 +232,7 @@ def test_nothing_is_too_old_where_masters_fail_over(sentinels, run):
     processes.go_on_for(SECONDS / 3)
     with processes.fault(UNNOTICED + L1_TTL + TRACKED, loses=True):
         master.pause()
-        until(lambda: is_master(replica))
+        until(lambda: is_master(replica) and masters_told(url) == {replica.port})
         # It comes back as a master that has missed everything, until a Sentinel tells it.
         master.go_on()
         until(lambda: not is_master(master))
