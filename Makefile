@@ -68,7 +68,8 @@ test-python: $(VENV)/test-packages $(VENV)/extension redis-server
 	$(BIN)/pytest
 	PYTHONPATH=$(VENV)/pandas2 $(BIN)/pytest tests/python/test_pandas.py
 	PYTHONTRACEMALLOC=1 timeout --signal=ABRT 1800 $(BIN)/python -X faulthandler -m pytest tests/python -k 'not hypothesis' \
-		--ignore tests/python/test_store_processes.py --ignore tests/python/test_store_syscalls.py
+		--ignore tests/python/test_store_processes.py --ignore tests/python/test_store_syscalls.py \
+		--ignore tests/python/test_redis_history.py --ignore tests/python/test_redis_cluster_faults.py
 
 bench: $(VENV)/test-packages $(VENV)/extension
 	cargo bench --quiet --bench frame
@@ -93,7 +94,7 @@ bench: $(VENV)/test-packages $(VENV)/extension
 	$(BIN)/python -m benchmarks.stream
 
 soak: $(VENV)/test-packages $(VENV)/extension
-	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py
+	FRAMECACHE_SOAK_SECONDS=300 $(BIN)/pytest tests/python/test_store_processes.py tests/python/test_redis_history.py
 	$(BIN)/python fuzz/json_differential.py 600
 	cargo +nightly run --quiet --manifest-path fuzz/Cargo.toml --example seeds
 	for target in $$(cargo +nightly fuzz list | grep -vx $(EMBEDDED)); do \

@@ -10,6 +10,7 @@ import math
 import mmap
 import random
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from framecache import Cache, StoreError
 
 #: Keys of each kind of each process: one kind is written, the other computed from a truth that all see.
 KEYS = 3
-#: The longest pause between two writes of a key, in seconds: longer than the bound, or the next write would hide that
-#: one was not heard of.
-PAUSE = 0.8
-#: What a process shows of itself: whether it listens, its reads, its acknowledged writes.
+#: Seconds between two writes of a key, in turn: less than computing takes, so that what is computed changes meanwhile;
+#: and more than the bound, or the next write would hide that one was not heard of.
+PAUSES = ((0.0, 0.02), (0.3, 0.8))
+#: Seconds for which all is read when nothing is written any more.
+READ_ON = 1.0
+#: What a process shows of itself: whether it listens, or cannot, its reads, its acknowledged writes.
 SHOWN = 3
 
 
@@ -51,16 +54,19 @@ class Worker:
         self.writes: list[tuple[str, int, float]] = []
         self.reads: dict[tuple[str, int, int], float] = {}
 
-    def work(self, ends: float, writes: bool = True) -> None:
-        while (now := time.monotonic()) < ends:
-            if writes:
-                for key, due in self.due.items():
-                    if due <= now:
-                        self.write(key)
-                        self.due[key] = now + PAUSE * 10 ** self.random.uniform(-3, 0)
-            for key in self.random.choices(self.keys, k=20):
+    def write_until(self, told: threading.Event) -> None:
+        while not told.wait(0.001):
+            now = time.monotonic()
+            for key, due in self.due.items():
+                if due <= now:
+                    self.write(key)
+                    self.due[key] = time.monotonic() + self.random.uniform(*PAUSES[self.versions[key] % 2])
+
+    def read_until(self, told: threading.Event) -> None:
+        while not told.is_set():
+            for key in random.choices(self.keys, k=20):
                 self.read(key)
-            self.shown[0] = self.cache.health()["engine"]["listener"] == "on"
+            self.shown[0] = self.cache.health()["engine"]["listener"] in ("on", "none")
             self.shown[1] = self.shown[1] + 20
 
     def write(self, key: tuple[str, int]) -> None:
@@ -74,7 +80,7 @@ class Worker:
             if kind == "computed":
                 self.open.add(key)
                 self.truth[at] = version
-                if self.random.random() < 0.5:
+                if self.random.random() < 0.7:
                     self.cache.delete(name)
                 else:
                     self.cache.invalidate_tags(f"tag:{at}")
@@ -92,12 +98,18 @@ class Worker:
         name = f"{kind}:{at}"
         began = time.monotonic()
         if kind == "computed":
-            version = self.cache.get_or_set(name, lambda: self.truth[at], tags=[f"tag:{at}"], lock=0.2)
+            version = self.cache.get_or_set(name, lambda: self.compute(at), tags=[f"tag:{at}"], lock=0.2)
         else:
             version = self.cache.get(name)
         if version is not None:
             # Of those that read the same within a hundredth of a second, the last is the oldest.
             self.reads[name, version, int(began * 100)] = began
+
+    def compute(self, at: int) -> int:
+        """What is true, which may be so no more when it is returned."""
+        version = self.truth[at]
+        time.sleep(self.random.uniform(0, 0.02))
+        return version
 
     def leave(self, path: Path) -> None:
         reads = [(name, version, began) for (name, version, _), began in self.reads.items()]
@@ -108,19 +120,20 @@ class Worker:
 def main() -> None:
     url, number, count, directory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     worker = Worker(url, number, count, directory)
-    stop = time.monotonic() + 3600
-    import threading
-
-    def until_told() -> None:
-        nonlocal stop
-        sys.stdin.read()
-        stop = 0.0
-
-    threading.Thread(target=until_told, daemon=True).start()
-    while time.monotonic() < stop:
-        worker.work(time.monotonic() + 0.02)
+    no_more, done = threading.Event(), threading.Event()
+    threads = [
+        threading.Thread(target=worker.write_until, args=(no_more,)),
+        threading.Thread(target=worker.read_until, args=(done,)),
+    ]
+    for thread in threads:
+        thread.start()
+    sys.stdin.read()
+    no_more.set()
+    threads[0].join()
     # What nobody writes any more is read for longer than anything may be too old.
-    worker.work(time.monotonic() + 1.0, writes=False)
+    time.sleep(READ_ON)
+    done.set()
+    threads[1].join()
     worker.leave(directory / f"history{number}.json")
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import history_worker
 from history import Fault, Read, Write, too_old
 from proxy import Proxy
 from redis_server import server  # noqa: F401  # fixtures
-from redis_topologies import is_master, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, is_master, masters_told, sentinels, servers  # noqa: F401  # fixtures
 from waiting import until
 
 SECONDS = float(os.environ.get("FRAMECACHE_SOAK_SECONDS", "3"))
@@ -33,6 +34,8 @@ TRACKED = 0.25
 UNNOTICED = 1.5
 #: Seconds by which a replica may be behind when its master dies.
 LAG = 0.5
+#: Of a cache's URL.
+SETTINGS = f"l1_ttl={L1_TTL}&socket_timeout=0.2&socket_connect_timeout=0.2"
 PROGRAM = Path(__file__).with_name("history_worker.py")
 
 
@@ -101,6 +104,8 @@ class Processes:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.faults: list[Fault] = []
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         self._directory = directory
         _, self._shown = history_worker.shared(directory, COUNT)
         arguments = [sys.executable, "-X", "faulthandler", PROGRAM, url]
@@ -109,6 +114,15 @@ class Processes:
             for number in range(COUNT)
         ]
         self.come_back()
+
+    def _watch(self) -> None:
+        """Note when the machine stood still, or did something else: whoever listens does not hear then."""
+        before = time.monotonic()
+        while not self._ended.wait(0.01):
+            now = time.monotonic()
+            if now - before > TRACKED / 2:
+                self.faults.append(Fault(before, now, now - before + TRACKED))
+            before = now
 
     def _every(self, at: int) -> list[int]:
         for process in self._processes:
@@ -146,9 +160,11 @@ class Processes:
             process.stdin.close()
         for number, process in enumerate(self._processes):
             assert process.wait(60) == 0, f"process {number} failed"
+        self._ended.set()
         return [json.loads((self._directory / f"history{number}.json").read_text()) for number in range(COUNT)]
 
     def kill(self) -> None:
+        self._ended.set()
         for process in self._processes:
             process.kill()
             process.wait()
@@ -168,13 +184,13 @@ def run(tmp_path):
         processes.kill()
 
 
-def check(processes: Processes) -> None:
+def check(processes: Processes, bound: float = TRACKED) -> None:
     done = processes.end()
     writes = [Write(*write) for one in done for write in one["writes"]]
     reads = [Read(*read) for one in done for read in one["reads"]]
     # Before the first write, what is computed is version 0.
     writes += [Write(f"computed:{at}", 0, -math.inf) for at in range(COUNT * history_worker.KEYS)]
-    found = too_old(writes, reads, TRACKED, processes.faults)
+    found = too_old(writes, reads, bound, processes.faults)
     assert not found, "\n".join([f"{len(found)} reads of {len(reads)} are too old", *found[:20]])
     assert sum(one["stats"]["l1_hit"] for one in done) > 1000
     assert len(reads) > 200
@@ -183,16 +199,17 @@ def check(processes: Processes) -> None:
 
 def test_nothing_is_too_old_whatever_happens_to_server_and_connections(server, run):
     with Proxy(server.port) as proxy:
-        processes = run(f"{proxy.url}?l1_ttl={L1_TTL}&socket_timeout=0.2&socket_connect_timeout=0.2")
-        turn = SECONDS / 6
-        for _ in range(max(1, round(SECONDS / 20))):
+        processes = run(f"{proxy.url}?{SETTINGS}")
+        rounds = max(1, round(SECONDS / 20))
+        turn = SECONDS / rounds / 6
+        for _ in range(rounds):
             processes.go_on_for(turn)
             with processes.fault(L1_TTL + TRACKED):
                 proxy.cut(listeners_only=True)
             processes.go_on_for(turn)
             with processes.fault(UNNOTICED + L1_TTL + TRACKED):
                 proxy.hold(lambda reply: reply.listens)
-                processes.go_on_for(UNNOTICED + turn)
+                processes.go_on_for(UNNOTICED + L1_TTL + TRACKED + turn)
                 proxy.go_on()
             processes.go_on_for(turn)
             with processes.fault(L1_TTL + TRACKED):
@@ -211,10 +228,24 @@ def test_nothing_is_too_old_whatever_happens_to_server_and_connections(server, r
 def test_nothing_is_too_old_where_masters_fail_over(sentinels, run):
     """What a master acknowledged and lost is lost to all: `history` says how that is allowed for."""
     master, replica, url = sentinels
-    processes = run(f"{url}?l1_ttl={L1_TTL}&socket_timeout=0.2&socket_connect_timeout=0.2")
+    processes = run(f"{url}?{SETTINGS}")
     processes.go_on_for(SECONDS / 3)
     with processes.fault(UNNOTICED + L1_TTL + TRACKED, loses=True):
-        master.kill()
-        until(lambda: is_master(replica))
+        master.pause()
+        until(lambda: is_master(replica) and masters_told(url) == {replica.port})
+        # It comes back as a master that has missed everything, until a Sentinel tells it.
+        master.go_on()
+        until(lambda: not is_master(master))
     processes.go_on_for(SECONDS / 3)
     check(processes)
+
+
+def test_nothing_is_too_old_where_masters_of_a_cluster_die(cluster, run):
+    processes = run(f"redis+cluster://127.0.0.1:{cluster[1].port}?{SETTINGS}")
+    processes.go_on_for(SECONDS / 3)
+    with processes.fault(UNNOTICED + L1_TTL + TRACKED, loses=True):
+        cluster[0].kill()
+        until(lambda: sum(map(is_master, cluster[1:])) == 3)
+        until(lambda: all(b"cluster_state:ok" in node.ask("CLUSTER INFO") for node in cluster[1:]))
+    processes.go_on_for(SECONDS / 3)
+    check(processes, L1_TTL + TRACKED)
