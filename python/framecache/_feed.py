@@ -151,7 +151,7 @@ class Feed:
                 self._hear(connection)
                 continue
             except Exception as error:
-                self.error = error
+                self.error = error.with_traceback(None)  # which has this frame
                 refused = type(error).__name__ in ("ResponseError", "NoPermissionError", "AuthenticationError")
                 pause = _REFUSED if refused else _PAUSE[0] if self.answer else min(2 * pause, _PAUSE[1])
             finally:

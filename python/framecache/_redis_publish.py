@@ -17,8 +17,8 @@ _AT_ONCE: Final = 1000
 
 
 def _told(script: str) -> str:
-    """A script that publishes first, so that nothing changes where that is not allowed: its last argument, on the channel
-    before it. Nobody reads in between.
+    """A script that first publishes its last argument on the channel before it: nothing changes where that is not
+    allowed, and nobody reads in between.
     """
     return f"redis.call('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])\n{script}"
 

@@ -37,9 +37,13 @@ class OneServer:
     def _connection(self, protocol: int) -> Any:
         pool = self._pool
         settings = portable(pool.connection_kwargs) | _BOUNDS | {"protocol": protocol}
-        if self._master_of is not None:  # which asks the sentinels where the master is
-            settings["connection_pool"] = pool
-        return pool.connection_class(**settings)
+        if self._master_of is None:
+            return pool.connection_class(**settings)
+        from redis.connection import Connection, SSLConnection
+
+        kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
+        host, port = self._master_of()
+        return kind(**settings | {"host": host, "port": port})
 
     def answer(self, reply: Any) -> Any:
         """Its role; where that is not told, it is what clients write to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -248,6 +249,7 @@ def test_the_thread_ends_with_the_cache(server):
     forgotten.get("key")
     assert len(threads()) == 1
     del forgotten
+    gc.collect()
     until(lambda: not threads())
 
 
