@@ -174,7 +174,8 @@ class Feed:
         asked = looked = -PING_EVERY
         while True:
             now = time.monotonic()
-            if now - (awaited[0][0] if awaited else now if doubt is None else asked) > SILENCE:
+            since = awaited[0][0] if awaited else now
+            if now - (since if doubt is None else min(since, asked)) > SILENCE:
                 raise TimeoutError(f"no answer for {SILENCE} seconds")
             if now - looked >= _LOOK_EVERY or self.wake.is_set():
                 self.wake.clear()

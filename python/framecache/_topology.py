@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from framecache import _background
 from framecache._redis_clients import TIMEOUT, portable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from concurrent.futures import Future
     from typing import Any
 
 _BOUNDS = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "decode_responses": False}
@@ -73,7 +71,7 @@ class OneServer:
         return True
 
     def refresh(self) -> None:
-        """Nothing: where to connect is looked up with each connection."""
+        """None: where to connect is looked up with each connection."""
 
 
 class View(NamedTuple):
@@ -136,7 +134,6 @@ class Masters:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._refreshing: Future[None] | None = None
 
     def targets(self, answers: Mapping[str, View]) -> Mapping[str, Callable[[int], Any]]:
         """The masters that the client knows, and those that these know of."""
@@ -183,11 +180,6 @@ class Masters:
         """Who has which slots."""
         return frozenset(view.slots for view in answers.values())
 
-    def refresh(self) -> None:
-        """Have the client ask its nodes where slots are, in the background."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = _background.submit(self._ask_for_slots)
-
-    def _ask_for_slots(self) -> None:
-        # What goes wrong goes wrong for commands too, which say so; it is tried again.
-        self._client.nodes_manager.initialize()
+    def refresh(self) -> Callable[[], None]:
+        """It asks its nodes where slots are."""
+        return self._client.nodes_manager.initialize  # type: ignore[no-any-return]
