@@ -45,9 +45,10 @@ class OneServer:
 
     def answer(self, reply: Any) -> Any:
         """Its role; where that is not told, it is what clients write to."""
-        role = reply.get(b"role", b"master") if isinstance(reply, dict) else b"master"
-        if role != b"master":
-            raise ConnectionError(f"expected a master, found a {role.decode(errors='replace')}")
+        if not isinstance(reply, dict):
+            raise ConnectionError(f"expected what HELLO says of a server, found {reply!r:.100}")
+        if (role := reply.get(b"role", b"master")) != b"master":
+            raise ConnectionError(f"expected a master, found {role!r:.20}")
         return role
 
     def doubt(self, connection: Any) -> Callable[[], None] | None:
