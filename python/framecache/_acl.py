@@ -17,7 +17,7 @@ _STORE: Final = (
 _TRACKING: Final = ("+client|tracking",)
 _PUBLISHING: Final = ("&fc:*", "+subscribe", "+publish")
 #: For finding the nodes of a cluster, and going where they send a client.
-_NODES: Final = ("+cluster|slots", "+cluster|nodes", "+command", "+asking")
+_NODES: Final = ("+cluster|slots", "+cluster|nodes", "+command", "+asking", "+info")
 
 
 def rights(listen: str, cluster: bool = False) -> str:

@@ -34,7 +34,21 @@ if TYPE_CHECKING:
             """Ask the server who it is; one reply comes."""
 
         def changes(self, message: Any) -> tuple[list[str] | None] | None:
-            """What a message says was changed, all names where that is `None`; `None` if it is a reply."""
+            """What a message says was changed, all names where that is `None`; `None` if it is a reply.
+
+            Raises:
+                ConnectionError: It makes no sense, and may have been about a change.
+            """
+
+        def is_confirmation(self, reply: Any) -> bool:
+            """Whether it is one of the replies to `want`."""
+
+        def answer(self, reply: Any) -> Any:
+            """What a reply to `ask` says.
+
+            Raises:
+                ConnectionError: It is none.
+            """
 
 
 #: Seconds between two questions whether the server is there, and how long an answer may take.
@@ -77,9 +91,22 @@ class Tracking:
 
     def changes(self, message: Any) -> tuple[list[str] | None] | None:
         """An invalidation's names; of one without any, the server forgot everything."""
-        if not isinstance(message, list) or not message or message[0] != b"invalidate":
+        if not isinstance(message, list):
             return None
-        return (None,) if message[1] is None else ([name.decode(errors="replace") for name in message[1]],)
+        if len(message) != 2 or message[0] != b"invalidate":
+            raise _nonsense(message)
+        names = message[1]
+        if names is not None and not (isinstance(names, list) and all(type(name) is bytes for name in names)):
+            raise _nonsense(message)
+        return (None,) if names is None else ([name.decode(errors="replace") for name in names],)
+
+    def is_confirmation(self, reply: Any) -> bool:
+        """One ``OK``."""
+        return bool(reply == b"OK")
+
+    def answer(self, reply: Any) -> Any:
+        """As it is."""
+        return reply
 
 
 class Published:
@@ -102,9 +129,21 @@ class Published:
 
     def changes(self, message: Any) -> tuple[list[str] | None] | None:
         """The names in a message, with spaces between them."""
-        if not isinstance(message, list) or message[0] != b"message":
+        if not isinstance(message, list) or message[:1] != [b"message"]:
             return None
+        if len(message) != 3 or type(message[2]) is not bytes:
+            raise _nonsense(message)
         return (message[2].decode(errors="replace").split(" "),)
+
+    def is_confirmation(self, reply: Any) -> bool:
+        """A reply for each channel."""
+        return isinstance(reply, list) and reply[:1] == [b"subscribe"]
+
+    def answer(self, reply: Any) -> Any:
+        """Nothing is known of the server but that it is there."""
+        if not isinstance(reply, list) or reply[:1] != [b"pong"]:
+            raise _nonsense(reply)
+        return {}
 
 
 class Feed:
@@ -151,7 +190,7 @@ class Feed:
                 self._hear(connection)
                 continue
             except Exception as error:
-                self.error = error
+                self.error = error.with_traceback(None)  # which has this frame
                 refused = type(error).__name__ in ("ResponseError", "NoPermissionError", "AuthenticationError")
                 pause = _REFUSED if refused else _PAUSE[0] if self.answer else min(2 * pause, _PAUSE[1])
             finally:
@@ -174,7 +213,8 @@ class Feed:
         asked = looked = -PING_EVERY
         while True:
             now = time.monotonic()
-            if now - (awaited[0][0] if awaited else now if doubt is None else asked) > SILENCE:
+            since = awaited[0][0] if awaited else now
+            if now - (since if doubt is None else min(since, asked)) > SILENCE:
                 raise TimeoutError(f"no answer for {SILENCE} seconds")
             if now - looked >= _LOOK_EVERY or self.wake.is_set():
                 self.wake.clear()
@@ -184,7 +224,7 @@ class Feed:
                 if new := prefixes - wanted:
                     wanted |= new
                     replies = way.want(connection, sorted(new))
-                    awaited.extend([(now, _nothing)] * (replies - 1))
+                    awaited.extend([(now, functools.partial(self._confirmed, frozenset()))] * (replies - 1))
                     awaited.append((now, functools.partial(self._confirmed, new)))
             if doubt is not None and doubt.done():
                 doubt = doubt.result()
@@ -202,17 +242,22 @@ class Feed:
                 listener.changed(changes[0])
             elif awaited:
                 awaited.popleft()[1](message)
+            else:
+                raise _nonsense(message)
 
-    def _confirmed(self, prefixes: frozenset[str], _reply: Any) -> None:
+    def _confirmed(self, prefixes: frozenset[str], reply: Any) -> None:
+        if not self._listener.way.is_confirmation(reply):
+            raise _nonsense(reply)
         self.heard |= prefixes
         if self.answer is not None:
             self._listener.judge()
 
     def _answered(self, reply: Any) -> None:
-        self.answer = self._listener.servers.answer(reply)
+        self.answer = self._listener.servers.answer(self._listener.way.answer(reply))
         self.error = None
         self._listener.judge()
 
 
-def _nothing(_reply: Any) -> None:
-    pass
+def _nonsense(said: Any) -> ConnectionError:
+    """What was meant is not known: it may have been a change."""
+    return ConnectionError(f"expected what a listener is told, found {said!r:.100}")

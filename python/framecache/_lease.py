@@ -51,15 +51,20 @@ class Lease:
         self.is_over = False
 
     @property
-    def renew_every(self) -> float | None:
-        """Seconds after which it is to be renewed; `None`: never."""
-        return self._seconds / RENEWALS if hasattr(self._store, "renew") else None
+    def is_renewed(self) -> bool:
+        """Whether its store renews leases."""
+        return hasattr(self._store, "renew")
+
+    @property
+    def renew_every(self) -> float:
+        """Seconds after which it is to be renewed."""
+        return self._seconds / RENEWALS
 
     def renew(self) -> None:
         """Have it last longer. One that is lost is over; where the engine does not answer, it may last still."""
         try:
             with _background.gate:
-                self._renewed(self.is_over or self._store.renew(self._name, self.token, self._milliseconds))
+                self._renewed(self._store.renew(self._name, self.token, self._milliseconds))
         except StoreError as error:
             self._tiers.shared.counts.log("renew", "a lease is not renewed: %s", error)
 
@@ -79,7 +84,7 @@ class Lease:
         return int(self._seconds * 1000)
 
     def _renewed(self, lasts: bool) -> None:
-        if not lasts:
+        if not lasts and not self.is_over:
             self.is_over = True
             self._tiers.shared.counts.add("lease_lost")
 

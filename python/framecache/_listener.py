@@ -16,13 +16,15 @@ import threading
 import time
 from weakref import WeakSet
 
+from framecache import _background
 from framecache._acl import missing
 from framecache._feed import PING_EVERY, SILENCE, Feed, Tracking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from typing import Any, Protocol
+    from concurrent.futures import Future
+    from typing import Any, Final, Protocol
 
     from framecache._backend import Invalidations
     from framecache._feed import Way
@@ -52,14 +54,14 @@ if TYPE_CHECKING:
         def basis(self, answers: Mapping[str, Any]) -> Hashable:
             """What, if it is another one, makes what was heard before worth nothing."""
 
-        def refresh(self) -> None:
-            """Have the client look again where its servers are. Does not wait."""
+        def refresh(self) -> Callable[[], None] | None:
+            """What has the client look again where its servers are, if it keeps that; it may wait."""
 
 
 __all__ = ["PING_EVERY", "SILENCE", "Listener"]
 
 #: Seconds between two attempts to have a client look where its servers are.
-_REFRESH_EVERY = 1.0
+_REFRESH_EVERY: Final = 1.0
 
 
 class Listener:
@@ -83,6 +85,7 @@ class Listener:
         self._feeds: dict[str, Feed] = {}
         self._on: dict[str, Hashable] = {}
         self._refreshed = -_REFRESH_EVERY
+        self._refreshing: Future[None] | None = None
         #: ``on`` while it hears everything; else why not.
         self.state = "off"
         #: Rights and commands that servers do not give.
@@ -187,9 +190,12 @@ class Listener:
 
     def _look_again(self) -> None:
         now = time.monotonic()
-        if now - self._refreshed >= _REFRESH_EVERY:
-            self._refreshed = now
-            self.servers.refresh()
+        if now - self._refreshed < _REFRESH_EVERY or not (self._refreshing is None or self._refreshing.done()):
+            return
+        self._refreshed = now
+        if (refresh := self.servers.refresh()) is not None:
+            # What goes wrong goes wrong for commands too, which say so; it is tried again.
+            self._refreshing = _background.submit(refresh)
 
 
 _listeners: WeakSet[Listener] = WeakSet()

@@ -113,7 +113,8 @@ class Redis(Backend):
             ``rediss://``, ``unix://``, ``redis+sentinel://host:port,host:port/service/db``.
         max_remote_bytes: The largest entry, with its header; a larger one is `ValueTooLarge`. 64 MiB.
         l1_ttl: Seconds for which L1 keeps what nobody tells it the changes of.
-        listen: Whether L1 is told what others change, by a thread with a connection of its own.
+        listen: Whether L1 is told what others change, by a thread with a connection of its own. What was changed is
+            served for the time that a message takes; where the server fails or changes its role, for 1.5 seconds.
         allow_unbounded: Take a client without socket timeout, which may wait for ever.
 
     Raises:

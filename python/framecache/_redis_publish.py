@@ -17,11 +17,10 @@ _AT_ONCE: Final = 1000
 
 
 def _told(script: str) -> str:
-    """A script that publishes, in the same step, its last argument on the channel before it."""
-    return (
-        f"local function change()\n{script}\nend\nlocal answer = change()\n"
-        "redis.call('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])\nreturn answer"
-    )
+    """A script that first publishes its last argument on the channel before it: nothing changes where that is not
+    allowed, and nobody reads in between.
+    """
+    return f"redis.call('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])\n{script}"
 
 
 _WRITE_TOLD: Final = _told(_WRITE)

@@ -13,19 +13,23 @@ from framecache import _background
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from typing import Final
 
     from framecache._lease import Lease
+
+#: Seconds that the thread sleeps at most.
+_IDLE: Final = 60.0
 
 
 def keep(lease: Lease, loop: asyncio.AbstractEventLoop | None) -> None:
     """Renew a lease until it is over; if a loop computes, until that is closed."""
-    if (every := lease.renew_every) is None:
+    if not lease.is_renewed:
         return
     if loop is None:
-        _renewals.add(lease, every)
+        _renewals.add(lease)
         return
     try:
-        loop.call_soon_threadsafe(_InLoop(lease, loop, every).wait)
+        loop.call_soon_threadsafe(_InLoop(lease, loop).wait)
     except RuntimeError:
         return  # the loop is closed: nothing is computed
 
@@ -41,9 +45,9 @@ class _Renewals:
         self._looks_at = 0.0
         self._is_running = False
 
-    def add(self, lease: Lease, every: float) -> None:
-        """Renew it, this often."""
-        due = time.monotonic() + every
+    def add(self, lease: Lease) -> None:
+        """Renew it."""
+        due = time.monotonic() + lease.renew_every
         with self._mutex:
             self._due[lease] = due
             starts, self._is_running = not self._is_running, True
@@ -62,15 +66,11 @@ class _Renewals:
             for lease in late:
                 lease.renew()
                 with self._mutex:
-                    self._due[lease] = time.monotonic() + (lease.renew_every or _IDLE)
+                    self._due[lease] = time.monotonic() + lease.renew_every
             if late:
                 continue
             self._wake.wait(max(0.0, self._looks_at - now))
             self._wake.clear()
-
-
-#: Seconds that the thread sleeps at most.
-_IDLE = 60.0
 
 
 class _InLoop:
@@ -79,19 +79,17 @@ class _InLoop:
     Args:
         lease: The lease.
         loop: The loop, which wakes it.
-        every: Seconds between renewals.
     """
 
-    def __init__(self, lease: Lease, loop: asyncio.AbstractEventLoop, every: float) -> None:
+    def __init__(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> None:
         self._lease = lease
         self._loop = loop
-        self._every = every
         self._task: asyncio.Task[None] | None = None
 
     def wait(self) -> None:
         """Renew it later."""
         if not self._lease.is_over:
-            self._loop.call_later(self._every, self._begin)
+            self._loop.call_later(self._lease.renew_every, self._begin)
 
     def _begin(self) -> None:
         if not self._lease.is_over:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from framecache import _background
 from framecache._redis_clients import TIMEOUT, portable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from concurrent.futures import Future
     from typing import Any
 
 _BOUNDS = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "decode_responses": False}
@@ -37,15 +35,20 @@ class OneServer:
     def _connection(self, protocol: int) -> Any:
         pool = self._pool
         settings = portable(pool.connection_kwargs) | _BOUNDS | {"protocol": protocol}
-        if self._master_of is not None:  # which asks the sentinels where the master is
-            settings["connection_pool"] = pool
-        return pool.connection_class(**settings)
+        if self._master_of is None:
+            return pool.connection_class(**settings)
+        from redis.connection import Connection, SSLConnection
+
+        kind = SSLConnection if issubclass(pool.connection_class, SSLConnection) else Connection
+        host, port = self._master_of()
+        return kind(**settings | {"host": host, "port": port})
 
     def answer(self, reply: Any) -> Any:
         """Its role; where that is not told, it is what clients write to."""
-        role = reply.get(b"role", b"master") if isinstance(reply, dict) else b"master"
-        if role != b"master":
-            raise ConnectionError(f"expected a master, found a {role.decode(errors='replace')}")
+        if not isinstance(reply, dict):
+            raise ConnectionError(f"expected what HELLO says of a server, found {reply!r:.100}")
+        if (role := reply.get(b"role", b"master")) != b"master":
+            raise ConnectionError(f"expected a master, found {role!r:.20}")
         return role
 
     def doubt(self, connection: Any) -> Callable[[], None] | None:
@@ -69,7 +72,7 @@ class OneServer:
         return True
 
     def refresh(self) -> None:
-        """Nothing: where to connect is looked up with each connection."""
+        """None: where to connect is looked up with each connection."""
 
 
 class View(NamedTuple):
@@ -132,7 +135,6 @@ class Masters:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._refreshing: Future[None] | None = None
 
     def targets(self, answers: Mapping[str, View]) -> Mapping[str, Callable[[int], Any]]:
         """The masters that the client knows, and those that these know of."""
@@ -179,11 +181,6 @@ class Masters:
         """Who has which slots."""
         return frozenset(view.slots for view in answers.values())
 
-    def refresh(self) -> None:
-        """Have the client ask its nodes where slots are, in the background."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = _background.submit(self._ask_for_slots)
-
-    def _ask_for_slots(self) -> None:
-        # What goes wrong goes wrong for commands too, which say so; it is tried again.
-        self._client.nodes_manager.initialize()
+    def refresh(self) -> Callable[[], None]:
+        """It asks its nodes where slots are."""
+        return self._client.nodes_manager.initialize  # type: ignore[no-any-return]

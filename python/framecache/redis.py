@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from framecache._redis import Redis
 from framecache._redis_cluster import Cluster
+from framecache._redis_publish import PublishingRedis
 
-__all__ = ["Cluster", "Redis"]
+__all__ = ["Cluster", "PublishingRedis", "Redis"]

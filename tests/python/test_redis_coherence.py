@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from framecache import Cache
-from framecache._acl import rights
+from framecache import Cache, InvalidArgument
+from framecache._acl import missing, rights
 from framecache._listener import PING_EVERY, SILENCE
-from framecache.redis import Redis
+from framecache.redis import PublishingRedis, Redis
 from framecache.testing import Clock
 from redis_record import Layout
 from redis_server import begin, server  # noqa: F401  # a fixture
@@ -226,7 +227,7 @@ def test_a_server_that_is_no_master_any_more_is_not_listened_to(cache, server):
     client = server.client()
     client.replicaof("127.0.0.1", 1)
     until(lambda: not listens(cache))
-    assert "found a replica" in cache.health()["engine"]["listener"]
+    assert "expected a master, found" in cache.health()["engine"]["listener"]
     assert cache.get_entry("key").tier == "store"
     client.replicaof("NO", "ONE")
     until(lambda: listens(cache))
@@ -248,6 +249,7 @@ def test_the_thread_ends_with_the_cache(server):
     forgotten.get("key")
     assert len(threads()) == 1
     del forgotten
+    gc.collect()
     until(lambda: not threads())
 
 
@@ -277,6 +279,117 @@ def test_a_forked_child_listens_for_itself(cache, other, server):
     other.set("key", "newer")
     assert os.waitpid(child, 0)[1] == 0
     until(lambda: cache.get("key") == "newer")
+
+
+@pytest.fixture
+def without_tracking(server):
+    """A server that does not let its clients track, and caches of it that tell one another."""
+    given = rights("publish").split()
+    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *given)
+    url = f"redis://app:secret@127.0.0.1:{server.port}/0?listen=publish"
+    with Cache(url) as cache, Cache(url, l1=None) as other:
+        cache.get("nothing")
+        until(lambda: listens(cache))
+        assert cache.health()["engine"]["rights"].split() == given
+        yield cache, other
+
+
+@pytest.mark.parametrize("change", ["set", "set_many", "delete", "clear", "invalidate", "touch", "get_or_set"])
+def test_writers_tell_where_the_server_does_not(without_tracking, server, change):
+    cache, other = without_tracking
+    cache.set("key", "older", ttl=100, tags=["x"])
+    cache.set("same", "same", tags=["y"])
+    in_l1(cache, "key")
+    in_l1(cache, "same")
+    assert listening(server.client()) == []
+    expected = None
+    if change == "set":
+        assert other.set("key", "newer", ttl=50)
+        expected = "newer"
+    elif change == "set_many":
+        assert other.set_many({"key": "newer", "another": 1}) == 2
+        expected = "newer"
+    elif change == "delete":
+        assert other.delete_many(["key", "another"]) == 1
+    elif change == "clear":
+        other.clear()
+    elif change == "touch":
+        assert other.touch("key", 0.001)
+    elif change == "get_or_set":
+        until(lambda: other.delete("key"))
+        assert other.get_or_set("key", lambda: "newer") == "newer"
+        expected = "newer"
+    else:
+        other.invalidate_tags("x")
+    until(lambda: cache.get("key") == expected)
+    if change != "clear":
+        in_l1(cache, "same")
+    assert other.health()["errors"] == cache.health()["errors"] == 0
+
+
+def test_what_a_lost_subscription_kept_from_being_heard_is_not_served(without_tracking, server):
+    cache, other = without_tracking
+    cache.set("key", "older")
+    in_l1(cache, "key")
+    client = server.client()
+    [one] = client.client_list(_type="pubsub")
+    pipeline = client.pipeline()
+    pipeline.client_kill_filter(_id=one["id"])
+    pipeline.delete(Layout("").entry("key"))
+    pipeline.execute()
+    until(lambda: cache.get("key") is None)
+    until(lambda: listens(cache))
+    until(lambda: cache.set("key", "again"))
+    in_l1(cache, "key")
+    assert other.set("key", "newest")
+    until(lambda: cache.get("key") == "newest")
+
+
+def test_many_names_are_removed_in_steps_and_told(without_tracking):
+    cache, other = without_tracking
+    keys = [f"key:{number}" for number in range(2500)]
+    assert cache.set_many(dict.fromkeys(keys, 1)) == 2500
+    in_l1(cache, keys[0])
+    in_l1(cache, keys[-1])
+    assert other.delete_many(keys) == 2500
+    until(lambda: cache.get(keys[0]) is None and cache.get(keys[-1]) is None)
+
+
+def test_a_server_that_does_not_allow_subscribing_either(server):
+    given = " ".join(rights("publish").split()).replace("&fc:*", "resetchannels")
+    server.client().execute_command("ACL", "SETUSER", "app", "on", ">secret", *given.split())
+    with Cache(f"redis://app:secret@127.0.0.1:{server.port}/0?listen=publish") as cache:
+        assert cache.get("key") is None
+        until(lambda: cache.health()["engine"]["missing"] == ["&fc:*"])
+        assert cache.health()["engine"]["bound"] == 1.0
+        # Nothing is written that others could not be told of.
+        assert not cache.set("key", 1)
+        assert not server.client().exists(Layout("").entry("key"))
+
+
+def test_settings_of_listening():
+    backend = Redis.from_url("redis://localhost:1/0?listen=publish&l1_ttl=0.5")
+    assert (type(backend), backend.l1_ttl, backend.capabilities.invalidation) == (PublishingRedis, 0.5, True)
+    assert type(Redis.from_url("redis://localhost:1/0?listen=yes")) is Redis
+    with pytest.raises(InvalidArgument, match="listen: expected yes or no or publish, got 'maybe'"):
+        Redis.from_url("redis://localhost:1/0?listen=maybe")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("this user has no permissions to run the 'client' command or its subcommand", ["+client"]),
+        ("User app has no permissions to run the 'client|tracking' command", ["+client|tracking"]),
+        ("unknown command 'HELLO', with args beginning with: '3'", ["command HELLO"]),
+        ("unknown command `hello`, with args beginning with:", ["command HELLO"]),
+        ("No permissions to access a channel", ["&fc:*"]),
+        ("this user has no permissions to access one of the keys used as arguments", ["~fc:*"]),
+        ("Connection refused", []),
+    ],
+)
+def test_refusals_name_what_is_missing(said, expected):
+    assert missing(Exception(said)) == expected
+    assert missing(None) == []
 
 
 WRITER = """

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 from framecache import Cache, _lease, _sleepers
-from framecache._lease import LASTS
+from framecache._lease import LASTS, RENEWALS
 from redis_record import Layout
 from framecache.crypto import Keyring
 from framecache.redis import Redis
@@ -86,11 +86,11 @@ def cache(server, monkeypatch):
 @pytest.mark.parametrize("kind", ["threads", "loop", "loop of a client"])
 def test_a_computation_that_takes_longer_than_its_lease_keeps_it(server, kind):
     client, backend = server.client(), Redis(server.url)
-    with owner(server.url, kind, lock=0.3) as process:
+    with owner(server.url, kind, lock=1) as process:
         renewed, left = 0, client.pttl(LEASE)
-        while renewed < 10:
+        while renewed <= RENEWALS:
             now = client.pttl(LEASE)
-            assert 0 < now <= 300
+            assert 0 < now <= 1000
             renewed += now > left
             left = now
         assert not backend.lease(LEASE, 1, 1000)
@@ -122,14 +122,17 @@ def test_one_thread_renews_the_leases_of_all_computations(cache, server):
         return [one for one in threading.enumerate() if one.name == "framecache-leases"]
 
     works = [Work(number) for number in range(30)]
-    threads = [Thread(lambda n=n: cache.get_or_set(f"key:{n}", works[n], lock=0.3)) for n in range(30)]
+    threads = [Thread(lambda n=n: cache.get_or_set(f"key:{n}", works[n], lock=1)) for n in range(30)]
     for work in works:
         work.wait_for_begin()
     client = server.client()
     names = [Layout("").lease(f"key:{number}") for number in range(30)]
-    ends = time.monotonic() + 0.6
-    while time.monotonic() < ends:
-        assert client.exists(*names) == 30
+    renewed, left = [0] * 30, [client.pttl(name) for name in names]
+    while min(renewed) <= RENEWALS:
+        now = [client.pttl(name) for name in names]
+        assert min(now) > 0
+        renewed = [times + (new > old) for times, new, old in zip(renewed, now, left, strict=True)]
+        left = now
     assert len(renewers()) == 1
     for work in works:
         work.go.set()
@@ -242,7 +245,7 @@ def test_clocks_of_clients_do_not_end_leases(server, skew):
         assert 0 < server.client().pttl(LEASE) <= LASTS * 1000
         assert finish(process)[0] == "owner's"
         mine = cache._computer.leases.ask("key", 60)
-        assert LASTS * 900 < server.client().pttl(LEASE) <= LASTS * 1000
+        assert LASTS * 500 < server.client().pttl(LEASE) <= LASTS * 1000
         mine.release()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -11,12 +13,13 @@ import pytest
 from framecache import Cache, InvalidArgument
 from framecache._acl import rights
 from redis_record import Layout
+from framecache._redis import BOUND
 from framecache._topology import Masters, View, view_of
 from framecache.redis import Cluster
-from redis_server import Server, free_port
+from redis_server import Server, begin, free_port
 from test_redis_coherence import in_l1, listening, listens
 from redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
-from waiting import until
+from waiting import Thread, until
 
 KEYS = [f"key:{number}" for number in range(20)]
 
@@ -82,6 +85,11 @@ def owner_of(nodes, key):
     """The node that has the slot of a key's entry."""
     name = Layout("").entry(key)
     return next(node for node in masters_of(nodes) if b"MOVED" not in raw(node, f"EXISTS {name}"))
+
+
+def replica_of(nodes, master):
+    [replica] = [node for node in nodes if f"master_port:{master.port}\r".encode() in raw(node, "INFO replication")]
+    return replica
 
 
 def all_in_l1(cache):
@@ -161,7 +169,7 @@ def test_a_replica_that_takes_over_flushes_and_is_heard(nodes, cache, other):
     assert cache.set_many(dict.fromkeys(KEYS, "older")) == len(KEYS)
     all_in_l1(cache)
     old = owner_of(nodes, KEYS[0])
-    [replica] = [node for node in nodes if f"master_port:{old.port}\r".encode() in raw(node, "INFO replication")]
+    replica = replica_of(nodes, old)
     basis = cache._backend._listener._on
     before = dict(basis)
     assert raw(replica, "CLUSTER FAILOVER").startswith(b"+OK")
@@ -176,6 +184,53 @@ def test_a_replica_that_takes_over_flushes_and_is_heard(nodes, cache, other):
     until(lambda: b"master_link_status:up" in raw(old, "INFO replication"))
     # The client has learnt of it without a command that went wrong.
     assert f"127.0.0.1:{replica.port}" in {node.name for node in cache._backend.client.get_primaries()}
+
+
+WRITER = """
+    import sys, time, framecache
+    cache = framecache.Cache(sys.argv[1], l1=None)
+    ends = []
+    for number in range(int(sys.argv[2])):
+        while not cache.set("counter", number):
+            pass
+        ends.append(time.monotonic())
+        if number == 500:
+            print("half", flush=True)
+    print(*ends, flush=True)
+"""
+
+
+def test_nothing_is_served_beyond_the_bound_while_a_replica_takes_over(nodes, cache):
+    """A history, as for one server; the one that hands over tells its replica all that it acknowledged."""
+    old = owner_of(nodes, "counter")
+    replica = replica_of(nodes, old)
+    writer = begin(WRITER, url_of(nodes[0]), "3000")
+    history = []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            began = time.monotonic()
+            number = cache.get("counter", -1)
+            if history and history[-1][0] == number:
+                history[-1] = (number, began)
+            else:
+                history.append((number, began))
+
+    reader = Thread(read)
+    assert writer.stdout.readline() == "half\n"
+    assert raw(replica, "CLUSTER FAILOVER").startswith(b"+OK")
+    written = [float(end) for end in writer.stdout.readline().split()]
+    writer.communicate()
+    until(lambda: cache.get("counter") == 2999)
+    done.set()
+    reader.join()
+    assert owner_of(nodes, "counter") is replica
+    late = [began - written[number + 1] for number, began in history if -1 < number + 1 < 3000]
+    assert len(late) > 10
+    assert cache.stats()["l1_hit"] > 100
+    assert max(late) < BOUND
+    until(lambda: b"master_link_status:up" in raw(old, "INFO replication"))
 
 
 def test_a_master_that_died_flushes_until_its_replica_is_heard(nodes, cache):
@@ -252,9 +307,10 @@ def test_a_new_node_is_listened_to_before_it_has_slots_and_moved_slots_flush(clu
 
 
 def test_a_client_that_reads_from_replicas_is_told_nothing(nodes):
-    import redis
+    import redis.cluster
 
-    client = redis.RedisCluster("127.0.0.1", nodes[0].port, socket_timeout=5, read_from_replicas=True)
+    in_turn = redis.cluster.LoadBalancingStrategy.ROUND_ROBIN
+    client = redis.RedisCluster("127.0.0.1", nodes[0].port, socket_timeout=5, load_balancing_strategy=in_turn)
     with Cache(client) as cache:
         cache.set("key", 1)
         until(lambda: cache.get("key") == 1)
