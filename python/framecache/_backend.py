@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from framecache._framecache import Replies
+
+    #: Values in the order of their names.
+    Values = Sequence[Buffer | None] | Replies
+
 __all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "NoRoom", "Write"]
 
 
@@ -89,7 +94,7 @@ class Backend(Protocol):
     def get(self, name: str) -> Buffer | None:
         """The value of a name."""
 
-    def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    def get_many(self, names: Sequence[str]) -> Values:
         """The values of names, in their order."""
 
     def peek(self, names: Sequence[str], nbytes: int) -> Sequence[Buffer | None]:
@@ -146,7 +151,7 @@ class Backend(Protocol):
 class AsyncBackend(Protocol):
     """What an engine does for event loops without a thread; all else its `Backend` does in one."""
 
-    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    async def get_many(self, names: Sequence[str]) -> Values:
         """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
 
-    from typing_extensions import Buffer
+    from framecache._backend import Values
 
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
@@ -45,7 +45,7 @@ class AsyncRedis:
             self._loop = ref(loop)
         return self._loop() is loop
 
-    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    async def get_many(self, names: Sequence[str]) -> Values:
         """As `AsyncBackend.get_many`."""
         loop = asyncio.get_running_loop()
         wire = self._wire

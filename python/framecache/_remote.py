@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from framecache._backend import Backend
     from framecache._framecache import L1, Frame, Reading
-    from framecache._remote_read import Looked
     from framecache._values import Encoded
 
     Status = Literal["written", "exists", "superseded", "dropped"]
@@ -165,7 +164,7 @@ class RemoteStore:
         return self._read(keys).values(now, views)
 
     def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
-        """The name of an entry, and why it is not to be served, or when it was written, its deadline, `until` and id."""
+        """The name of an entry, and as `Reading.terms` what is known of it."""
         reading = self.reading([key])
         names = reading.names
         name = names[0]

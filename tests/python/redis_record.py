@@ -34,6 +34,9 @@ class Layout:
     def entry(self, key: str) -> str:
         return self._entries.entries([key])[0]
 
+    def lease(self, key: str) -> str:
+        return self._entries.lease(key)
+
 
 def unpack(data: bytes) -> Head:
     """The head that `data` begins with; `FrameError` for what is none."""
