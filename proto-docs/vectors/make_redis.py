@@ -65,7 +65,11 @@ def head(deadline: int | None, until: int | None, tags: list[tuple[bytes, bytes]
 
 def frame(codec: str, metadata: dict[str, Any], payload: bytes) -> bytes:
     """Return a frame."""
-    header = json.dumps({"s": codec, "v": "2.0", "m": metadata}, ensure_ascii=False).encode()
+    # As framecache writes it: spaces after separators, but none in `m.py`.
+    fields = (
+        f'"{name}": {json.dumps(value, ensure_ascii=False, separators=(",", ":"))}' for name, value in metadata.items()
+    )
+    header = f'{{"s": "{codec}", "v": "2.0", "m": {{{", ".join(fields)}}}}}'.encode()
     header = header.ljust(-(-(7 + len(header)) // 64) * 64 - 7)
     return b"CK\x03" + struct.pack(">I", len(header)) + header + payload
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import framecache
 from framecache import DecodeError, FrameError, StoreError
-from framecache._framecache import L1, Entries, Frame, Replies, pack_command
+from framecache._framecache import L1, Entries, Frame, Replies, pack_command, packb
 from redis_record import unpack
 
 VECTORS = [
@@ -123,29 +123,26 @@ def test_a_changed_entry_is_what_the_full_parser_says(at, change, known):
 
     def found(entries, raw):
         try:
-            return result_of(raw, entries=entries)
+            looked = result_of(raw, entries=entries)
         except (FrameError, DecodeError, StoreError) as error:
             return type(error), str(error)
+        if isinstance(looked, tuple) and isinstance(looked[0], tuple):
+            return bytes(looked[0][0]), *looked[0][1:], *looked[1:5]
+        return looked if isinstance(looked, str) else looked[:5]
 
-    first, again = found(entries_of(), changed), found(entries, changed)
-    assert (first[0] if isinstance(first, tuple) else first) == (again[0] if isinstance(again, tuple) else again)
+    first = found(entries_of(), changed)
+    assert first == found(entries, changed)
     try:
         head = unpack(changed)
     except FrameError:
         assert first[0] is FrameError
-    else:
-        assert isinstance(first, str) == (head.stamp != STAMP or bool(head.tags) or is_over(head))
-
-
-def is_over(head):
-    return any(end is not None and end < NOW for end in (head.deadline, head.until))
 
 
 def test_values_of_several_keys():
     entries = entries_of()
     large = os.urandom(100_000)
     values = {"a": made("a"), "b": None, "c": made("x"), "d": b"junk", "e": made("e", large)}
-    values["f"] = made("f", framecache.packb([1, (2,)]), "msgpack", {})
+    values["f"] = made("f", packb([1, (2,)]), "msgpack", {})
     reading = entries.read(list(values))
     assert reading.feed([*values.values(), STAMP]) == []
     found, rest = reading.values(NOW)
