@@ -132,7 +132,9 @@ def malformed() -> list[dict[str, Any]]:
         ("key of another type", plain + frame("raw", metadata | {"key": 1}, b"hello"), "m.key is no string"),
         ("JSON", plain + b'{"s": "raw"}', "a legacy envelope"),
     ]
-    return [{"name": name, "kind": "malformed", "key": "key", "hex": data.hex(), "why": why} for name, data, why in other]
+    return [
+        {"name": name, "kind": "malformed", "key": "key", "hex": data.hex(), "why": why} for name, data, why in other
+    ]
 
 
 if __name__ == "__main__":

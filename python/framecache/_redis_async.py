@@ -48,36 +48,42 @@ class AsyncRedis:
     async def get_many(self, names: Sequence[str]) -> Values:
         """As `AsyncBackend.get_many`."""
         loop = asyncio.get_running_loop()
-        wire = self._wire
-        asks = self._client.execute_command("MGET", *names) if wire is None else wire.mget(names)
-        task = loop.create_task(asks)
-        self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
-        done = loop.create_future()
-        task.add_done_callback(lambda task: self._ended(task, done))
-        ends = loop.call_later(DEADLINE, _end, done)
+        done: asyncio.Future[Values] = loop.create_future()
+        task = loop.create_task(self._answer(names, done))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        ends = loop.call_later(DEADLINE, _late, done)
         try:
-            await done
+            return await done
         finally:
             ends.cancel()
-        if not task.done():
-            raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
-        try:
-            return task.result()  # type: ignore[no-any-return]
-        except self._errors as error:
-            raise self._failed(error) from error
 
-    def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
-        self._under_way.discard(task)
-        _end(done)
-        if not task.cancelled():
-            task.exception()  # which nobody may be waiting for any more
+    async def _answer(self, names: Sequence[str], done: asyncio.Future[Values]) -> None:
+        """Ask, and tell who waits, if he still does."""
+        try:
+            if self._wire is None:
+                values = await self._client.execute_command("MGET", *names)
+            else:
+                values = await self._wire.mget(names)
+        except Exception as error:
+            failed = self._failed(error) if isinstance(error, self._errors) else error
+            if failed is not error:
+                failed.__cause__ = error
+            if not done.done():
+                done.set_exception(failed)
+        except BaseException:
+            done.cancel()
+            raise
+        else:
+            if not done.done():
+                done.set_result(values)
 
     async def close(self) -> None:
         """As `AsyncBackend.close`; the client is its owner's."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
-def _end(done: asyncio.Future[None]) -> None:
+def _late(done: asyncio.Future[Values]) -> None:
     if not done.done():
-        done.set_result(None)
+        done.set_exception(StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none"))

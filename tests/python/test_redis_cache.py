@@ -510,7 +510,9 @@ def test_protocols_and_single_connections(server, protocol, single):
 
 
 def test_a_client_without_a_native_parser(server):
-    pool = redis.ConnectionPool(port=server.port, socket_timeout=5, protocol=2, parser_class=redis._parsers._RESP2Parser)
+    pool = redis.ConnectionPool(
+        port=server.port, socket_timeout=5, protocol=2, parser_class=redis._parsers._RESP2Parser
+    )
     with Cache(redis.Redis(connection_pool=pool)) as cache:
         assert cache.set("key", b"value")
         assert cache.get("key") == b"value"
