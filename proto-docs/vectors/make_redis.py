@@ -1,8 +1,8 @@
 """Write ``redis-entries.jsonl``: entries in Redis, and what is none.
 
 Run it in any directory: ``python proto-docs/vectors/make_redis.py``. Equal input gives an equal file, byte for byte. It
-writes from ``../redis.md``, ``../store.md`` and ``../frame-v3.md`` alone, with nothing of framecache, so that the vectors
-can contradict the code. It needs ``blake3``.
+writes from ``../redis.md``, ``../store.md`` and ``../frame-v3.md`` alone, with nothing of framecache, so that the
+vectors can contradict the code. It needs ``blake3``.
 """
 
 from __future__ import annotations

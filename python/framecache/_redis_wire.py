@@ -232,7 +232,8 @@ def is_plain(client: Any) -> bool:
     """Whether commands may go past a client's own `execute_command`, to the connections of its pool.
 
     Not with redis-py before it had all that is used here, not where a subclass, or somebody who watches commands, has
-    put another method in its place, and not on the one connection that a client keeps for itself.
+    put another method in its place, not on the one connection that a client keeps for itself, nor where a client caches
+    by itself.
     """
     import redis.asyncio.client
     import redis.client
@@ -241,6 +242,8 @@ def is_plain(client: Any) -> bool:
 
     known = hasattr(connection.AbstractConnection, "should_reconnect") and hasattr(asynchronous, "async_timeout")
     if not known or getattr(client, "connection", 1) is not None:
+        return False
+    if getattr(client.connection_pool, "cache", None) is not None:
         return False
     if getattr(client, "single_connection_client", False) or getattr(client, "_single_connection_client", False):
         return False

@@ -516,3 +516,20 @@ def test_a_client_without_a_native_parser(server):
     with Cache(redis.Redis(connection_pool=pool)) as cache:
         assert cache.set("key", b"value")
         assert cache.get("key") == b"value"
+
+
+def test_which_clients_run_their_commands_themselves(server):
+    import redis.asyncio
+
+    def wire_of(client):
+        with Cache(client) as cache:
+            return cache._backend._wire
+
+    assert wire_of(server.client()) is not None
+    assert wire_of(server.client(single_connection_client=True)) is None
+    assert wire_of(Watched(port=server.port, socket_timeout=5)) is None
+    watched = server.client()
+    watched.execute_command = lambda *args, **options: pytest.fail("not called")
+    assert wire_of(watched) is None
+    with Cache(redis.asyncio.Redis(port=server.port, socket_timeout=5)) as cache:
+        assert cache._backend._asynchronous._wire is not None
