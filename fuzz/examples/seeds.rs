@@ -36,6 +36,7 @@ fn main() {
     messages();
     sealed();
     streams();
+    entries();
     let legacy = [
         r#"{"data": "YWJj", "metadata": {"a": [1, 2.5, null, true]}, "serializer": "default", "version": "1.0"}"#,
         r#"{"data": "YQ==", "serializer": "\u0161\n"}"#,
@@ -67,14 +68,30 @@ fn compressed() {
     std::fs::write(envelopes.join("map"), map).unwrap();
 }
 
+/// The vectors of entries beyond this machine, a header's end, and answers.
+fn entries() {
+    let directory = directory_of("redis");
+    for (index, line) in include_str!("../../proto-docs/vectors/redis-entries.jsonl").lines().enumerate() {
+        let vector: serde_json::Value = serde_json::from_str(line).unwrap();
+        std::fs::write(directory.join(index.to_string()), bytes_of(vector["hex"].as_str().unwrap())).unwrap();
+    }
+    let rest = br#""key": "a \"key\"", "length": 5, "created": 1790000000000, "until": 7}}  "#;
+    std::fs::write(directory.join("rest"), rest).unwrap();
+    std::fs::write(directory.join("answer"), b"\x04*4\r\n$3\r\nabc\r\n$-1\r\n_\r\n$0\r\n\r\n").unwrap();
+    std::fs::write(directory.join("large"), [b"\x01*1\r\n$70000\r\n", &[b'x'; 70_000][..], b"\r\n"].concat()).unwrap();
+}
+
+fn bytes_of(digits: &str) -> Vec<u8> {
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
 /// The vectors of the codec.
 fn messages() {
     let directory = directory_of("msgpack");
     for (index, line) in include_str!("../../proto-docs/vectors/msgpack.jsonl").lines().enumerate() {
         let vector: serde_json::Value = serde_json::from_str(line).unwrap();
-        let digits = vector["hex"].as_str().unwrap().as_bytes();
-        let bytes = digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap());
-        std::fs::write(directory.join(index.to_string()), bytes.collect::<Vec<_>>()).unwrap();
+        std::fs::write(directory.join(index.to_string()), bytes_of(vector["hex"].as_str().unwrap())).unwrap();
     }
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from framecache._acompute import AsyncComputer
     from framecache._entry import Entry
     from framecache._framecache import Missing
+    from framecache._reading import Found
     from framecache._times import Seconds
 
     R = TypeVar("R")

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from framecache._framecache import Replies
+
+    #: Values in the order of their names.
+    Values = Sequence[Buffer | None] | Replies
+
 __all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "NoRoom", "Write"]
 
 
@@ -104,7 +109,7 @@ class Backend(Protocol):
         return self.get_many([name])[0]
 
     @abstractmethod
-    def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    def get_many(self, names: Sequence[str]) -> Values:
         """The values of names, in their order."""
 
     def peek(self, names: Sequence[str], nbytes: int) -> Sequence[Buffer | None]:
@@ -200,7 +205,7 @@ class Backend(Protocol):
 class AsyncBackend(Protocol):
     """What an engine does for event loops without a thread; all else its `Backend` does in one."""
 
-    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    async def get_many(self, names: Sequence[str]) -> Values:
         """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
 
     async def renew(self, name: str, token: int, milliseconds: int) -> bool:

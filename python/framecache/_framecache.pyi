@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from os import PathLike
 from types import CellType, CodeType
-from typing import Any, Final, Literal, SupportsIndex, final, overload
+from typing import Any, Final, Literal, NoReturn, SupportsIndex, final, overload
 
 from typing_extensions import Buffer
 
@@ -619,6 +619,140 @@ class Clock:
 
     def monotonic(self) -> float:
         """Return the monotonic clock, in seconds."""
+
+@final
+class Entries:
+    """The entries of one namespace in an engine beyond this machine: their names, heads and frames.
+
+    Args:
+        namespace: The namespace.
+        epochs: Keeps the counters that guards refer to.
+        distrust: Called with a key, and the key (or `None`) of the entry that was found in its place; raises an error.
+    """
+
+    #: Where the id of an entry stands.
+    ID_AT: Final[int]
+
+    def __new__(cls, namespace: str, epochs: L1, distrust: Callable[[str, str | None], NoReturn] | None) -> Entries: ...
+    @property
+    def prefix(self) -> str:
+        """What the names of entries and stamps begin with."""
+    @property
+    def generation(self) -> str:
+        """The name of the stamp of the namespace."""
+    @property
+    def all(self) -> str:
+        """The name whose guard tells that changes may have been missed."""
+    def read(self, keys: Sequence[str]) -> Reading:
+        """Begin to read the entries of `keys`. Guards are taken now.
+
+        Raises:
+            InvalidArgument: A key that is too long.
+        """
+    def entries(self, keys: Sequence[str]) -> list[str]:
+        """The names of the entries of `keys`."""
+    def fence(self, key: str) -> str:
+        """The name of what is removed when a key is written or removed."""
+    def lease(self, key: str) -> str:
+        """The name of the lease of a key."""
+    def stamp(self, tag: str) -> str:
+        """The name of the stamp of a tag."""
+    def pack(
+        self,
+        key: str,
+        codec: str,
+        python: dict[str, Any],
+        length: int,
+        created: int,
+        deadline: int | None,
+        until: int | None,
+        stamp: bytes,
+        tags: Sequence[tuple[str, bytes]],
+    ) -> bytes:
+        """What stands before a payload of `length` bytes: a head with a new id, and the frame's header.
+
+        Times are milliseconds since 1970; the stamps of the namespace and of each tag have 8 bytes. The length is a
+        multiple of 64.
+        """
+    @staticmethod
+    def deadline_at(deadline: int | None) -> tuple[int, bytes]:
+        """Where the deadline of an entry stands, and how it is written."""
+    @staticmethod
+    def head_length(start: Buffer) -> int:
+        """How long the head of an entry is that begins with `start`; 0 if that is none."""
+
+@final
+class Reading:
+    """A read of the entries of several keys: made by `Entries.read`, fed with answers until nothing is left to ask."""
+
+    @property
+    def names(self) -> list[str]:
+        """What to ask for: at first the entries of the keys, in their order, then stamps; empty when all is known."""
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the entries have."""
+    @property
+    def generation(self) -> bytes | None:
+        """The stamp that the namespace was found to have."""
+    def feed(self, values: Iterable[Buffer | None] | Replies) -> list[str]:
+        """Take the answers to `names`; return what else to ask for. Values that could change are copied.
+
+        Raises:
+            InvalidArgument: There are more or fewer than names.
+        """
+    def terms(self, now: int, index: int = 0) -> tuple[int, int | None, int | None, bytes] | str:
+        """When the entry of a key was written, its deadline, its `until` and its id, or why it is not to be served.
+
+        Raises:
+            FrameError: What stands there is no entry.
+        """
+    def result(
+        self, now: int, stale: bool = False, views: bool = False, require_zero_copy: bool = False, index: int = 0
+    ) -> Any:
+        """As `Store.look` returns it: `bytes` of at most 64 KiB as they are, all else as payload, codec and the rest.
+
+        Raises:
+            FrameError: What stands there is no entry, or not all of one.
+            DecodeError: It is compressed.
+            Exception: What `distrust` raises, for the entry of another key.
+        """
+    def frame(self, index: int = 0) -> Frame | None:
+        """The frame of an entry; `None` where there is none."""
+    def values(self, now: int, views: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Values by key: `bytes`, and what msgpack decodes, of at most 64 KiB; of all others what `result` returns or
+        raises.
+        """
+
+@final
+class Replies:
+    """The answer of Redis to a command that reads `count` values: a sequence of frames and `None` once it is complete.
+
+    A socket receives into it, as into a writable buffer; one buffer at a time. Values of more than 64 KiB are received
+    into aligned memory of their own.
+    """
+
+    def __new__(cls, count: int) -> Replies: ...
+    def received(self, count: int) -> bool | None:
+        """Go on after `count` bytes were received into it; return whether that is all, or `None` for another answer.
+
+        Raises:
+            FrameError: It is not as the protocol has it.
+            OutOfMemory: A value for which there is no memory.
+        """
+    def take(self, data: bytes) -> bool | None:
+        """As `received`, of bytes that were received elsewhere, which are copied."""
+    def rest(self) -> bytes:
+        """What was received after the answer, or instead of it. Nothing more can be received then."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Frame | None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def pack_command(*arguments: str | int | Buffer | tuple[Buffer, ...]) -> list[Buffer]:
+    """A command as Redis takes it: buffers to send one after the other.
+
+    A tuple of buffers is one argument, whose parts are not joined. Buffers of more than 4 KiB, and those that could
+    change, are among the result as they are; all others are copied.
+    """
 
 @final
 class L1:

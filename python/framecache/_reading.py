@@ -327,7 +327,7 @@ class Reader:
             return dict.fromkeys(keys, "unreadable")
 
     def read_at_once(self, keys: Sequence[str], views: bool) -> tuple[dict[str, Any], dict[str, Ahead]]:
-        """As `read_ahead`, where there is no L1 to keep anything: the values that were found, and what is for `find`."""
+        """As `read_ahead`, where no L1 keeps anything: the values that were found, and what is for `find`."""
         store: Any = self.store
         if not keys or not self.shared.breaker.allows():
             return {}, self.read_ahead(keys)

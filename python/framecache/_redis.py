@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import AsyncBackend, Invalidations, Write
+    from framecache._backend import AsyncBackend, Invalidations, Values, Write
     from framecache._listener import Listener
     from framecache._redis_async import AsyncRedis
     from framecache._redis_wire import Wire
@@ -214,7 +214,7 @@ class Redis(Backend):
         """As `Backend.get`."""
         return self.get_many([name])[0]
 
-    def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    def get_many(self, names: Sequence[str]) -> Values:
         """As `Backend.get_many`."""
         with self._mapped_errors():
             if self._wire is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any, Final
 
-    from typing_extensions import Buffer
+    from framecache._backend import Values
 
 #: Renews a lease that the token still has.
 RENEW: Final = """
@@ -51,7 +51,7 @@ class AsyncRedis:
             self._loop = ref(loop)
         return self._loop() is loop
 
-    async def get_many(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    async def get_many(self, names: Sequence[str]) -> Values:
         """As `AsyncBackend.get_many`."""
         found = await self._run(self._ask(names))
         if not are_values(found, len(names)):
@@ -77,38 +77,43 @@ class AsyncRedis:
 
     async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(command)
-        self._under_way.add(task)
         # Who waits, waits for this: cancelling it does nothing to the command.
-        done = loop.create_future()
-        task.add_done_callback(lambda task: self._ended(task, done))
-        ends = loop.call_later(DEADLINE, _end, done)
+        done: asyncio.Future[Any] = loop.create_future()
+        task = loop.create_task(self._answer(command, done))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        ends = loop.call_later(DEADLINE, _late, done)
         try:
-            await done
+            return await done
         finally:
             ends.cancel()
-        if not task.done():
-            raise StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none")
+
+    async def _answer(self, command: Coroutine[Any, Any, Any], done: asyncio.Future[Any]) -> None:
+        """Ask, and tell who waits, if he still does."""
         try:
-            return task.result()
-        except self._errors as error:
-            raise self._failed(error) from error
+            found = await command
+        except Exception as error:
+            failed = self._failed(error) if isinstance(error, self._errors) else error
+            if failed is not error:
+                failed.__cause__ = error
+            if not done.done():
+                done.set_exception(failed)
+        except BaseException:
+            done.cancel()
+            raise
+        else:
+            if not done.done():
+                done.set_result(found)
 
     def distrust(self) -> None:
         """As `Backend.distrust`: before the next command."""
         self._is_distrusted = True
-
-    def _ended(self, task: asyncio.Task[Any], done: asyncio.Future[None]) -> None:
-        self._under_way.discard(task)
-        _end(done)
-        if not task.cancelled():
-            task.exception()  # which nobody may be waiting for any more
 
     async def close(self) -> None:
         """As `AsyncBackend.close`; the client is its owner's."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
-def _end(done: asyncio.Future[None]) -> None:
+def _late(done: asyncio.Future[Values]) -> None:
     if not done.done():
-        done.set_result(None)
+        done.set_exception(StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none"))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from framecache._backend import Values
+
     R = TypeVar("R")
 
     #: The arguments of a command; a tuple of buffers is one of them.
@@ -49,11 +51,11 @@ class Wire:
             sentinel.SentinelManagedConnection.read_response,
         )
 
-    def mget(self, names: Sequence[str]) -> Sequence[Buffer | None]:
+    def mget(self, names: Sequence[str]) -> Values:
         """The values of names."""
         packed, count = pack_command("MGET", *names), len(names)
 
-        def exchange(connection: Any) -> Sequence[Buffer | None]:
+        def exchange(connection: Any) -> Values:
             connection.send_packed_command(packed)
             return self._receive(connection, count)
 
@@ -71,9 +73,7 @@ class Wire:
 
     def transact(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands that are one step, sent at once."""
-        packed: list[Buffer] = []
-        for command in (("MULTI",), *commands, ("EXEC",)):
-            packed += pack_command(*command)
+        packed = [part for command in (("MULTI",), *commands, ("EXEC",)) for part in pack_command(*command)]
 
         def exchange(connection: Any) -> list[Any]:
             connection.send_packed_command(packed)
@@ -95,7 +95,7 @@ class Wire:
         try:
             connection.read_response()
         except self._raises[3] as error:
-            return error  # type: ignore[no-any-return]
+            return error
         return None
 
     def _on_connection(self, work: Callable[[Any], R]) -> R:
@@ -113,7 +113,7 @@ class Wire:
             finally:
                 pool.release(connection)
 
-    def _receive(self, connection: Any, count: int) -> Sequence[Buffer | None]:
+    def _receive(self, connection: Any, count: int) -> Values:
         """The values that were asked for last. All else that comes, such as an error, is the client's to read."""
         parser = connection._parser
         if type(parser) is not self._parser or type(connection).read_response not in self._readers:
@@ -164,7 +164,7 @@ class AsyncWire:
         self._client = client
         self._raises = redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse
         self._parser = getattr(connection, "_AsyncHiredisParser", None)
-        self._timeout = connection.async_timeout
+        self._timeout: Any = vars(connection)["async_timeout"]
         self._readers = (
             connection.AbstractConnection.read_response,
             sentinel.SentinelManagedConnection.read_response,
@@ -182,9 +182,10 @@ class AsyncWire:
         finally:
             await pool.release(connection)
 
-    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Sequence[Buffer | None]:
+    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Values:
         parser = connection._parser
-        stream, writer, reader = connection._reader, connection._writer, getattr(parser, "_reader", None)
+        stream, writer = connection._reader, connection._writer
+        reader: Any = getattr(parser, "_reader", None)
         if (
             type(parser) is not self._parser
             or type(connection).read_response not in self._readers
@@ -231,13 +232,18 @@ def is_plain(client: Any) -> bool:
     """Whether commands may go past a client's own `execute_command`, to the connections of its pool.
 
     Not with redis-py before it had all that is used here, not where a subclass, or somebody who watches commands, has
-    put another method in its place, and not on the one connection that a client keeps for itself.
+    put another method in its place, not on the one connection that a client keeps for itself, nor where a client caches
+    by itself.
     """
     import redis.asyncio.client
     import redis.client
     from redis import connection
+    from redis.asyncio import connection as asynchronous
 
-    if not hasattr(connection.AbstractConnection, "should_reconnect") or getattr(client, "connection", 1) is not None:
+    known = hasattr(connection.AbstractConnection, "should_reconnect") and hasattr(asynchronous, "async_timeout")
+    if not known or getattr(client, "connection", 1) is not None:
+        return False
+    if getattr(client.connection_pool, "cache", None) is not None:
         return False
     if getattr(client, "single_connection_client", False) or getattr(client, "_single_connection_client", False):
         return False

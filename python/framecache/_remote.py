@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from framecache._backend import AsyncBackend, Backend, Write
     from framecache._copies import Copies
     from framecache._framecache import L1, Frame, Reading
-    from framecache._remote_read import Looked
 
     Status = Literal["written", "exists", "superseded", "dropped"]
 
@@ -206,7 +205,7 @@ class RemoteStore:
         return self._read(keys).values(now, views)
 
     def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
-        """The name of an entry, and why it is not to be served, or when it was written, its deadline, `until` and id."""
+        """The name of an entry, and as `Reading.terms` what is known of it."""
         reading = self.reading([key])
         [name, *_] = reading.names
         values = self.backend.peek(reading.names, _PEEK)

@@ -1,4 +1,4 @@
-"""What a process knows of others' changes beyond this machine, and the answers of a read that asked for several keys."""
+"""What a process knows of others' changes beyond this machine, and the parts of a read that asked for several keys."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Part:
 
     def result(self, now: int, stale: bool, views: bool, require_zero_copy: bool) -> Looked:
         """As `Reading.result`."""
-        return self._reading.result(now, stale, views, require_zero_copy, self._index)
+        return self._reading.result(now, stale, views, require_zero_copy, self._index)  # type: ignore[no-any-return]
 
 
 _links: WeakSet[Link] = WeakSet()

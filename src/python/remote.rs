@@ -120,8 +120,7 @@ impl Entries {
         let tags = tags.iter().map(|(tag, stamp)| joined(&self.names.tag(tag), stamp)).collect();
         let head = NewHead { deadline, until, created, stamp, id: random::bytes()?, tags };
         let python = if python.is_empty() { None } else { Some(metadata::to_json_object(python)?) };
-        let header =
-            Header { key: Some(key.to_owned()), python, created: Some(created), until, ..Header::new(codec) };
+        let header = Header { key: Some(key.to_owned()), python, created: Some(created), until, ..Header::new(codec) };
         let mut out = head.to_bytes()?;
         out.extend_from_slice(&frame::prefix(&header.with_length(length).to_json(), 64, out.len())?);
         Ok(PyBytes::new(py, &out))
@@ -371,7 +370,9 @@ impl Entries {
         }
         if let Some(compression) = header.compression {
             let expected = "a payload that is not compressed".into();
-            return Err(Error::Decode { codec: "remote", place: "m.compression".into(), expected, found: compression }.into());
+            return Err(
+                Error::Decode { codec: "remote", place: "m.compression".into(), expected, found: compression }.into()
+            );
         }
         let described = Described::of(py, &header)?;
         self.kinds.remember(py, frame, &header, &described)?;

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn what_is_no_head_is_refused() {
-        let head = NewHead { deadline: None, until: None, created: 1, stamp: [3; 8], id: [4; 8], tags: vec![[7; 24]; 3] };
+        let head =
+            NewHead { deadline: None, until: None, created: 1, stamp: [3; 8], id: [4; 8], tags: vec![[7; 24]; 3] };
         let bytes = head.to_bytes().expect("few tags");
         assert_eq!(bytes.len(), 128);
         for cut in 0..bytes.len() {

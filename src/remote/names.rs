@@ -11,7 +11,7 @@ const KEY: usize = 20;
 /// ```
 /// # use framecache::remote::Names;
 /// let names = Names::new("")?;
-/// assert!(names.entry("greeting")?.ends_with(":{f454281569de1efc3ba5278da44eb6b5ec67c67e}"));
+/// assert!(names.entry("greeting")?.ends_with(":{f454281569de1efce41a86745de3a3029b768527}"));
 /// # Ok::<(), framecache::Error>(())
 /// ```
 #[derive(Clone, Debug)]

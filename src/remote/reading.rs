@@ -260,9 +260,8 @@ impl Reading {
             return Err(error);
         }
         let Some(Found::Entry(entry)) = self.found.get(index) else { return Ok(Err(Missed::Absent)) };
-        let holds = |tag: &Tag| {
-            self.stamps.get(tag_of(tag)).is_some_and(|(stamp, _)| stamp.as_ref() == Some(stamp_of(tag)))
-        };
+        let holds =
+            |tag: &Tag| self.stamps.get(tag_of(tag)).is_some_and(|(stamp, _)| stamp.as_ref() == Some(stamp_of(tag)));
         if self.generation != Some(entry.stamp) || !entry.tags.iter().all(holds) {
             return Ok(Err(Missed::Invalidated));
         }
@@ -328,8 +327,7 @@ mod tests {
         }
 
         fn read(&mut self, keys: &[&str]) -> Reading {
-            let mut reading =
-                Reading::new(&self.names, &self.tagged, &self.epochs, "all", keys).expect("short keys");
+            let mut reading = Reading::new(&self.names, &self.tagged, &self.epochs, "all", keys).expect("short keys");
             self.asked = 0;
             while reading.names().len() > 0 {
                 self.asked += 1;

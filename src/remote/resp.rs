@@ -331,8 +331,18 @@ mod tests {
     #[test]
     fn malformed_answers_are_errors() {
         for wrong in [
-            "*2\r\n", "*-1\r\n", "*1\n", "*x\r\n", "*1\r\n:1\r\n", "*1\r\n$x\r\n", "*1\r\n$-2\r\n", "*1\r\n$\r\n",
-            "*1\r\n$1\r\nabc", "*1\r\n$536870913\r\n", "*1\r\n$99999999999\r\n", "*1\r\n$1111111111111111111111111111111111",
+            "*2\r\n",
+            "*-1\r\n",
+            "*1\n",
+            "*x\r\n",
+            "*1\r\n:1\r\n",
+            "*1\r\n$x\r\n",
+            "*1\r\n$-2\r\n",
+            "*1\r\n$\r\n",
+            "*1\r\n$1\r\nabc",
+            "*1\r\n$536870913\r\n",
+            "*1\r\n$99999999999\r\n",
+            "*1\r\n$1111111111111111111111111111111111",
             "*1\r\n-ERR\r\n",
         ] {
             let mut replies = Replies::new(1).expect("memory");

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -16,6 +18,8 @@ from framecache.testing import Clock
 from redis_record import Layout, unpack
 from redis_server import server  # noqa: F401  # a fixture
 from waiting import Thread
+
+redis = pytest.importorskip("redis")
 
 
 @pytest.fixture
@@ -294,8 +298,6 @@ def test_sealed(server):
 
 
 def test_clients_that_would_not_work_are_refused(server):
-    import redis
-
     with pytest.raises(InvalidArgument, match="decode_responses=False, got True"):
         Cache(server.client(decode_responses=True))
     unbounded = redis.Redis(port=server.port, socket_timeout=None)
@@ -378,3 +380,159 @@ def test_without_a_server_nothing_is_cached_and_nothing_fails(tmp_path):
         pytest.raises(StoreError, match="found ConnectionError"),
     ):
         strict.get("key")
+
+
+def commands_of(client):
+    """How often each command was called, by name, since the last time."""
+    stats = client.info("commandstats")
+    client.config_resetstat()
+    return {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_write_is_one_round_trip(cache, other, server, size):
+    client = server.client()
+    cache.set("first", b"", ttl=100, tags=["x"])
+    commands_of(client)
+    assert cache.set("key", bytes(size), ttl=100, tags=["x"])
+    called = commands_of(client)
+    assert called["eval"] == 1
+    assert called.get("exec", 0) == (size > 65536)
+    assert other.get("key") == bytes(size)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("change", ["clear", "invalidate"])
+def test_a_write_knows_of_stamps_that_others_changed(cache, other, size, change):
+    cache.set("key", b"", ttl=100, tags=["x"])
+    if change == "clear":
+        other.clear()
+    else:
+        other.invalidate_tags("x")
+    assert cache.set("key", bytes(size), ttl=100, tags=["x"])
+    assert cache.set_many({"a": bytes(size), "b": 1}, ttl=100, tags=["x"]) == 2
+    assert other.get_many(["key", "a", "b"]) == {"key": bytes(size), "a": bytes(size), "b": 1}
+
+
+def test_a_stamp_outlasts_what_is_written_under_it(cache, server):
+    cache.set("key", 1, ttl=100, tags=["x"])
+    [stamp] = (name for name in server.client().keys("*") if name.startswith(f"{Layout('').prefix}t:".encode()))
+    for ttl in (1_000_000, 10_000_000):
+        cache.set("key", 1, ttl=ttl, tags=["x"])
+        assert server.client().pttl(stamp) > 1000 * ttl + 3_600_000
+    cache.set("key", 1, ttl=None, tags=["x"])
+    assert server.client().pttl(stamp) == -1
+
+
+def test_header_and_payload_are_not_joined(cache, other, monkeypatch):
+    """The connection is given the payload's own memory."""
+    sent = []
+    connection = cache._backend.client.connection_pool.connection_class
+    send = connection.send_packed_command
+
+    def spy(self, command, **settings):
+        sent.extend(command)
+        return send(self, command, **settings)
+
+    monkeypatch.setattr(connection, "send_packed_command", spy)
+    payload = os.urandom(1 << 20)
+    cache.set("key", payload)
+    [large] = [part for part in sent if len(part) >= len(payload)]
+    assert large.address == framecache.Frame(payload).address
+    assert other.get("key") == payload
+
+
+def test_looking_reads_no_payload(cache, server):
+    cache.set("key", os.urandom(1 << 20), ttl=100, tags=[str(number) for number in range(200)])
+    client = server.client()
+    before = client.info("stats")["total_net_output_bytes"]
+    assert cache.contains("key")
+    assert cache.touch("key", 50)
+    assert client.info("stats")["total_net_output_bytes"] - before < 100_000
+    assert not cache.contains("none")
+
+
+def test_touching_keeps_the_id(cache, server):
+    client, name = server.client(), Layout("").entry("key")
+    cache.set("key", 1, ttl=100)
+    first = unpack(client.get(name))
+    assert cache.touch("key", 50)
+    touched = unpack(client.get(name))
+    assert (touched.id, touched.deadline < first.deadline) == (first.id, True)
+    cache.set("key", 1, ttl=100)
+    assert unpack(client.get(name)).id != first.id
+
+
+def test_an_entry_that_was_tampered_with_goes_unless_it_was_replaced(server):
+    with Cache(server.url, keyring=Keyring(bytes(32))) as cache:
+        cache.set("key", {"secret": "value"})
+        client = server.client()
+        [name] = [name for name in client.keys("fc:*{*") if client.strlen(name) > 100]
+        raw = client.get(name)
+        client.set(name, raw[:-1] + bytes([raw[-1] ^ 1]))
+        assert cache.get("key") is None
+        assert not client.exists(name)
+        assert cache.stats()["tamper"] == 1
+        backend = cache._backend
+        client.set(name, raw)
+        assert not backend.delete_if(name.decode(), 40, bytes(8))
+        assert backend.delete_if(name.decode(), 40, unpack(raw).id)
+        assert not backend.delete_if(name.decode(), 40, unpack(raw).id)
+
+
+class Watched(redis.Redis):
+    """A client with ways of its own."""
+
+    commands: ClassVar[list[str]] = []
+
+    def execute_command(self, *args, **options):
+        """Note which command it is."""
+        self.commands.append(args[0])
+        return super().execute_command(*args, **options)
+
+
+def test_a_client_with_ways_of_its_own_runs_its_commands(server):
+    with Cache(Watched(port=server.port, socket_timeout=5)) as cache:
+        assert cache.set("key", bytes(100_000), tags=["x"])
+        assert cache.get("key") == bytes(100_000)
+        assert cache.contains("key")
+        assert cache.set_many({"a": 1, "b": 2}) == 2
+        assert cache.get_many(["a", "b"]) == {"a": 1, "b": 2}
+        assert {"MGET", "EVAL"} <= set(Watched.commands)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("single", [False, True])
+def test_protocols_and_single_connections(server, protocol, single):
+    client = server.client(protocol=protocol, single_connection_client=single)
+    with Cache(client) as cache:
+        values = {f"key:{number}": os.urandom(number * 1000) for number in range(0, 200, 20)}
+        assert cache.set_many(values) == len(values)
+        assert cache.get_many([*values, "none"]) == values
+        assert [cache.get(key) for key in values] == list(values.values())
+
+
+def test_a_client_without_a_native_parser(server):
+    pool = redis.ConnectionPool(
+        port=server.port, socket_timeout=5, protocol=2, parser_class=redis._parsers._RESP2Parser
+    )
+    with Cache(redis.Redis(connection_pool=pool)) as cache:
+        assert cache.set("key", b"value")
+        assert cache.get("key") == b"value"
+
+
+def test_which_clients_run_their_commands_themselves(server):
+    import redis.asyncio
+
+    def wire_of(client):
+        with Cache(client) as cache:
+            return cache._backend._wire
+
+    assert wire_of(server.client()) is not None
+    assert wire_of(server.client(single_connection_client=True)) is None
+    assert wire_of(Watched(port=server.port, socket_timeout=5)) is None
+    watched = server.client()
+    watched.execute_command = lambda *args, **options: pytest.fail("not called")
+    assert wire_of(watched) is None
+    with Cache(redis.asyncio.Redis(port=server.port, socket_timeout=5)) as cache:
+        assert cache._backend._asynchronous._wire is not None
