@@ -1,4 +1,4 @@
-"""An engine of one's own in less than two hundred lines: entries in a table of SQLite, as they could be in any database.
+"""An engine of one's own: entries in a table of SQLite, as they could be in any database.
 
 >>> import framecache, tempfile
 >>> directory = tempfile.TemporaryDirectory()

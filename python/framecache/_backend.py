@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._framecache import Replies
-
     #: Values in the order of their names.
-    Values = Sequence[Buffer | None] | Replies
+    Values = Sequence[Buffer | None]
 
 __all__ = ["AsyncBackend", "Backend", "Capabilities", "Invalidations", "NoRoom", "Write"]
 
@@ -112,7 +110,7 @@ class Backend(Protocol):
     def get_many(self, names: Sequence[str]) -> Values:
         """The values of names, in their order."""
 
-    def peek(self, names: Sequence[str], nbytes: int) -> Sequence[Buffer | None]:
+    def peek(self, names: Sequence[str], nbytes: int) -> Values:
         """As `get_many`, of the first one's value at most the first bytes."""
         first, *rest = self.get_many(names)
         return [None if first is None else memoryview(first)[:nbytes], *rest]
@@ -153,7 +151,7 @@ class Backend(Protocol):
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """Replace bytes of a value, if it is there; when it goes stays as it is."""
 
-    def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> Sequence[Buffer]:
+    def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """The values of names, 8 bytes each; those that have none get one at random. They last for so long at least."""
         found = self.get_many(names)
         # One that is there is never written again: somebody may have removed it meanwhile.
@@ -161,7 +159,7 @@ class Backend(Protocol):
         if new:
             self.set_many(new)
             found = self.get_many(names)
-        stamps = [stamp for stamp in found if stamp is not None]
+        stamps = [bytes(stamp) for stamp in found if stamp is not None]
         if len(stamps) < len(names):
             raise NoRoom(f"{self.place}: expected to keep stamps, found them gone at once")
         return stamps

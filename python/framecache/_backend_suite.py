@@ -232,8 +232,8 @@ def stamps_must_be_the_same(connect: Connect) -> None:
     for stamps in ({stamp: (b"others..", None)}, {gone: (made, None)}):
         for parts in ((b"new",), (b"new", b"!" * 100_000)):
             _expect(backend.set(_write(name, *parts, stamps=stamps)), False, f"set with stamps {stamps}")
-    stamps = {stamp: (made, _LONG)}
-    _expect(list(backend.set_many([_write(name, b"new", stamps=stamps)])), [True], "set with a stamp that is the same")
+    lasting = {stamp: (made, _LONG)}
+    _expect(list(backend.set_many([_write(name, b"new", stamps=lasting)])), [True], "set with a stamp that is the same")
     backend.set(_write(clock, b"value", ends=90))
     _until(lambda: backend.get(clock) is None, "a value that lasts 90 ms goes")
     _expect(_all(backend.get_many([name, stamp])), [b"new", made], "a value, and a stamp that is to last longer")

@@ -104,7 +104,7 @@ class DirectoryBackend(Backend):
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
         mine = b"%d" % token
-        return self._get(name, _now()) == mine and self.delete_if(name, 0, mine)
+        return self._get(name, _now()) == memoryview(mine) and self.delete_if(name, 0, mine)
 
     def _change(self, name: str, change: Callable[[bytes | None], bytes | None], lasts: int | None = None) -> bool:
         """Replace a value by what `change` makes of it, which may be nothing; return whether it was replaced."""

@@ -700,7 +700,9 @@ class Reading:
         Raises:
             InvalidArgument: There are more or fewer than names.
         """
-    def terms(self, now: int, index: int = 0) -> tuple[int, int | None, int | None, bytes] | str:
+    def stand(self, frame: Buffer) -> None:
+        """Take the frame of the one entry that is read, of which only the start was answered."""
+    def terms(self, now: int, stale: bool = False, index: int = 0) -> tuple[int, int | None, int | None, bytes] | str:
         """When the entry of a key was written, its deadline, its `until` and its id, or why it is not to be served.
 
         Raises:

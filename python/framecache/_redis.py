@@ -18,7 +18,7 @@ from framecache._redis_clients import (
     threaded,
     type_of,
 )
-from framecache._redis_replies import are_stamps, are_values, is_count, is_value
+from framecache._redis_replies import are_stamps, are_values, is_count
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False

@@ -73,7 +73,7 @@ class AsyncRedis:
         if not is_count(found):
             self.distrust()
             raise StoreError(f"redis: expected a number, found {found!r:.100}")
-        return found > 0
+        return bool(found)
 
     async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+    from typing_extensions import Buffer
+
     from framecache._backend import Write
     from framecache._listener import Listener
-
-    from typing_extensions import Buffer
 
 
 class Cluster(Redis):

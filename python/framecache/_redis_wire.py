@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import Values
-
     R = TypeVar("R")
 
     #: The arguments of a command; a tuple of buffers is one of them.
@@ -51,11 +49,11 @@ class Wire:
             sentinel.SentinelManagedConnection.read_response,
         )
 
-    def mget(self, names: Sequence[str]) -> Values:
+    def mget(self, names: Sequence[str]) -> Any:
         """The values of names."""
         packed, count = pack_command("MGET", *names), len(names)
 
-        def exchange(connection: Any) -> Values:
+        def exchange(connection: Any) -> Any:
             connection.send_packed_command(packed)
             return self._receive(connection, count)
 
@@ -113,7 +111,7 @@ class Wire:
             finally:
                 pool.release(connection)
 
-    def _receive(self, connection: Any, count: int) -> Values:
+    def _receive(self, connection: Any, count: int) -> Any:
         """The values that were asked for last. All else that comes, such as an error, is the client's to read."""
         parser = connection._parser
         if type(parser) is not self._parser or type(connection).read_response not in self._readers:
@@ -182,7 +180,7 @@ class AsyncWire:
         finally:
             await pool.release(connection)
 
-    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Values:
+    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Any:
         parser = connection._parser
         stream, writer = connection._reader, connection._writer
         reader: Any = getattr(parser, "_reader", None)

@@ -13,10 +13,10 @@ import pytest
 
 from framecache import Cache, _lease, _sleepers
 from framecache._lease import LASTS, RENEWALS
-from redis_record import Layout
 from framecache.crypto import Keyring
 from framecache.redis import Redis
 from framecache.testing import Clock
+from redis_record import Layout
 from redis_server import begin, server  # noqa: F401  # a fixture
 from waiting import PATIENCE, Thread, Work, until
 

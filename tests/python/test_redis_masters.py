@@ -12,13 +12,13 @@ import pytest
 
 from framecache import Cache, InvalidArgument
 from framecache._acl import rights
-from redis_record import Layout
 from framecache._redis import BOUND
 from framecache._topology import Masters, View, view_of
 from framecache.redis import Cluster
+from redis_record import Layout
 from redis_server import Server, begin, free_port
-from test_redis_coherence import in_l1, listening, listens
 from redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
+from test_redis_coherence import in_l1, listening, listens
 from waiting import Thread, until
 
 KEYS = [f"key:{number}" for number in range(20)]

@@ -15,9 +15,9 @@ import time
 import pytest
 
 from framecache import Cache, StoreError
-from redis_record import Layout
 from framecache.testing import Clock
 from proxy import Cut, Proxy
+from redis_record import Layout
 from redis_server import server  # noqa: F401  # a fixture
 from waiting import Thread, until
 
