@@ -115,10 +115,10 @@ class Wire:
         """The values that were asked for last. All else that comes, such as an error, is the client's to read."""
         parser = connection._parser
         if type(parser) is not self._parser or type(connection).read_response not in self._readers:
-            return connection.read_response()  # type: ignore[no-any-return]
+            return connection.read_response()
         reader, socket, replies = parser._reader, connection._sock, Replies(count)
         if reader is None or socket is None or reader.has_data():
-            return connection.read_response()  # type: ignore[no-any-return]
+            return connection.read_response()
         closed, late, invalid, _ = self._raises
         try:
             done: bool | None = False
@@ -142,7 +142,7 @@ class Wire:
         if rest := replies.rest():
             reader.feed(rest)
         if not done:
-            return connection.read_response()  # type: ignore[no-any-return]
+            return connection.read_response()
         if connection.health_check_interval:
             connection.next_health_check = time.monotonic() + connection.health_check_interval
         return replies
@@ -191,7 +191,7 @@ class AsyncWire:
             or reader.has_data()
         ):
             await connection.send_packed_command(packed)
-            return await connection.read_response()  # type: ignore[no-any-return]
+            return await connection.read_response()
         closed, late, invalid = self._raises
         await connection.check_health()
         replies = Replies(count)
@@ -220,7 +220,7 @@ class AsyncWire:
         if rest := replies.rest():
             reader.feed(rest)
         if not done:
-            return await connection.read_response()  # type: ignore[no-any-return]
+            return await connection.read_response()
         if connection.health_check_interval:
             connection.next_health_check = asyncio.get_running_loop().time() + connection.health_check_interval
         return replies
