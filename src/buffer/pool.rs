@@ -1,7 +1,7 @@
 //! Bounded, lock-free pools of warm large blocks: one for frames, one for plaintext.
 //!
 //! Blocks come in size classes, four to a doubling, so that a block's class tells its capacity and at most a fifth of
-//! it is unused. A class has a few slots, each one atomic pointer: taking a block is a swap with null, returning one a
+//! it is unused. A class has 32 slots, each one atomic pointer: taking a block is a swap with null, returning one a
 //! compare-exchange from null. There is no lock to be held across an allocation, by a thread without the GIL, or
 //! through a fork; a forked child simply uses the (copied) blocks that its memory holds.
 //!
