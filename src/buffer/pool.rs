@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn the_chunks_of_a_stream_come_from_warm_blocks() {
+        static OWN: Pool = Pool::new(true);
+        let chunks: Vec<_> = (0..SLOTS).map(|_| OWN.allocate(capacity_for(1 << 20), false).expect("memory")).collect();
+        chunks.iter().for_each(|chunk| OWN.give(*chunk));
+        let warm: Vec<_> = std::iter::from_fn(|| OWN.take(1 << 20)).map(|chunk| chunk.start).collect();
+        assert_eq!(warm, chunks.iter().map(|chunk| chunk.start).collect::<Vec<_>>());
+        chunks.into_iter().for_each(|chunk| OWN.give(chunk));
+        assert_eq!(OWN.trim(), SLOTS << 20);
+    }
+
+    #[test]
     fn the_classes_end_where_they_say() {
         assert_eq!(class_of(SMALLEST - 1), None);
         assert_eq!(class_of(SMALLEST), Some(0));
