@@ -1,7 +1,7 @@
 //! Bounded, lock-free pools of warm large blocks: one for frames, one for plaintext.
 //!
 //! Blocks come in size classes, four to a doubling, so that a block's class tells its capacity and at most a fifth of
-//! it is unused. A class has a few slots, each one atomic pointer: taking a block is a swap with null, returning one a
+//! it is unused. A class has 32 slots, each one atomic pointer: taking a block is a swap with null, returning one a
 //! compare-exchange from null. There is no lock to be held across an allocation, by a thread without the GIL, or
 //! through a fork; a forked child simply uses the (copied) blocks that its memory holds.
 //!
@@ -274,6 +274,17 @@ mod tests {
         assert!(OWN.take(80 << 20).is_none());
         OWN.give(large);
         assert_eq!(OWN.trim(), 160 << 20);
+    }
+
+    #[test]
+    fn the_chunks_of_a_stream_come_from_warm_blocks() {
+        static OWN: Pool = Pool::new(true);
+        let chunks: Vec<_> = (0..SLOTS).map(|_| OWN.allocate(capacity_for(1 << 20), false).expect("memory")).collect();
+        chunks.iter().for_each(|chunk| OWN.give(*chunk));
+        let warm: Vec<_> = std::iter::from_fn(|| OWN.take(1 << 20)).map(|chunk| chunk.start).collect();
+        assert_eq!(warm, chunks.iter().map(|chunk| chunk.start).collect::<Vec<_>>());
+        chunks.into_iter().for_each(|chunk| OWN.give(chunk));
+        assert_eq!(OWN.trim(), SLOTS << 20);
     }
 
     #[test]
