@@ -80,10 +80,11 @@ class Server:
             self._process = subprocess.Popen([program, *arguments], stdout=output, stderr=output)
         ends = time.monotonic() + PATIENCE
         while not self.ask("PING"):
-            said = log.read_text(errors="replace")
-            if "--tls-port" in said:
-                skip_or_fail("redis-server was built without TLS")
-            assert self._process.poll() is None, f"redis-server ended: {said}"
+            if self._process.poll() is not None:
+                said = log.read_text(errors="replace")
+                if "tls-port" in said:
+                    skip_or_fail(f"redis-server was built without TLS: {said}")
+                pytest.fail(f"redis-server ended: {said}")
             assert time.monotonic() < ends, "redis-server does not answer"
             time.sleep(0.01)
 

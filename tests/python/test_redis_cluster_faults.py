@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from framecache._record import Layout
+from redis_record import Layout
 
 from framecache import Cache, StoreError
 from redis_server import several

@@ -24,7 +24,7 @@ from redis_server import server  # noqa: F401  # fixtures
 from redis_topologies import cluster, is_master, masters_told, sentinels, servers  # noqa: F401  # fixtures
 from waiting import until
 
-SECONDS = float(os.environ.get("FRAMECACHE_SOAK_SECONDS", "3"))
+SECONDS = float(os.environ.get("FRAMECACHE_SOAK_SECONDS", "2"))
 COUNT = 3
 #: Seconds for which L1 keeps what nobody tells it the changes of.
 L1_TTL = 0.5

@@ -65,17 +65,13 @@ def test_the_names_of_others_are_closed(server):
         assert owner.get("key") == "value"
 
 
-@pytest.mark.parametrize(
-    ("lacks", "said"), [(("resetchannels",), "__redis__:invalidate|channel"), (("-subscribe",), "subscribe")]
-)
-def test_who_may_not_be_told_keeps_entries_for_a_second(server, lacks, said):
+def test_who_may_not_be_told_keeps_entries_for_a_second(server):
     clock = Clock()
-    url = server.user(*ALL, *lacks)
+    url = server.user(*ALL, "resetchannels", "-subscribe", "-client|tracking")
     with Cache(server.url, l1=None, clock=clock) as owner, Cache(url, clock=clock) as cache:
         owner.set("key", "older")
         assert cache.get("key") == "older"
-        until(lambda: listener(cache) not in ("on", "off", "none"))
-        assert any(one in listener(cache) for one in said.split("|"))
+        until(lambda: "client|tracking" in listener(cache))
         assert cache.get("key") == "older"
         owner.set("key", "newer")
         clock.advance(cache.health()["engine"]["l1_ttl"] + 0.001)
@@ -112,7 +108,7 @@ def test_a_password_is_asked_for(server):
     server.client().config_set("requirepass", "secret")
     with Cache(server.url) as cache, Cache(server.url_of(":secret@")) as told:
         assert cache.get("key", "default") == "default"
-        until(lambda: "Authentication required" in listener(cache))
+        until(lambda: "uthenticat" in listener(cache))
         assert told.set("key", 1)
         assert told.get("key") == 1
         assert "error" not in told.stats()
