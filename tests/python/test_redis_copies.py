@@ -171,7 +171,7 @@ def test_sealed_values_have_sealed_copies(server, directory, tmp_path):
 
 
 def test_all_three_tiers(server, directory, far):
-    with Cache(server.url, store=directory) as cache:
+    with Cache(server.url, store=directory, l1="16MiB") as cache:
         value = {"numbers": list(range(50_000))}
         far.set("big", value)
         assert cache.get("big") == value
