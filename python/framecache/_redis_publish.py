@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framecache._redis import _TOUCH, _WRITE, Redis, _expected
+from framecache._redis import _DELETE_IF, _TOUCH, _WRITE, Redis, _expected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def _told(script: str) -> str:
 
 
 _WRITE_TOLD: Final = _told(_WRITE)
+_DELETE_IF_TOLD: Final = _told(_DELETE_IF)
 _TOUCH_TOLD: Final = _told(_TOUCH)
 _UNLINK_TOLD: Final = _told("return redis.call('UNLINK', unpack(KEYS))")
 
@@ -52,7 +53,7 @@ class PublishingRedis(Redis):
 
     def set(self, write: Write) -> bool:
         """As `Backend.set`."""
-        return bool(self._run(*_set_and_tell(write)))
+        return self._count(*_set_and_tell(write)) > 0
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """As `Backend.set_many`."""
@@ -65,12 +66,17 @@ class PublishingRedis(Redis):
         removed = 0
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
-            removed += int(self._run("EVAL", _UNLINK_TOLD, len(some), *some, *_message(some)))
+            removed += self._count("EVAL", _UNLINK_TOLD, len(some), *some, *_message(some))
         return removed
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.delete_if`."""
+        where = (offset, offset + len(part) - 1, part)
+        return self._count("EVAL", _DELETE_IF_TOLD, 1, name, *where, *_message([name])) > 0
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
-        return bool(self._run("EVAL", _TOUCH_TOLD, 1, name, offset, part, *_message([name])))
+        return self._count("EVAL", _TOUCH_TOLD, 1, name, offset, part, *_message([name])) > 0
 
 
 def _set_and_tell(write: Write) -> tuple[Any, ...]:

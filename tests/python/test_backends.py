@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import doctest
 import runpy
+import sys
 from os import urandom
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
-from framecache import Cache, InvalidArgument, _backend_suite
-from framecache.backend import Backend, Write
-from framecache.redis import Redis
+from framecache import Cache, InvalidArgument, Unsupported, _backend_suite
+from framecache.backend import Backend, Capabilities, Write
+from framecache.redis import Cluster, PublishingRedis, Redis
 from framecache.testing import DirectoryBackend, backend_suite
-from redis_server import server  # noqa: F401  # a fixture
+from redis_server import server, several  # noqa: F401  # a fixture
+from redis_topologies import cluster_of
 
 CHECKS = pytest.mark.parametrize("check", backend_suite(), ids=lambda check: check.__name__)
+
+
+@pytest.fixture(scope="module")
+def running_cluster(tmp_path_factory):
+    """One for all checks: starting it takes seconds."""
+    with several(tmp_path_factory) as make:
+        yield cluster_of(make)
+
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sqlite_backend.py"
 
 
 @CHECKS
 def test_redis(check, server):
     check(lambda: Redis(server.url))
+
+
+@CHECKS
+def test_redis_whose_writers_publish(check, server):
+    check(lambda: PublishingRedis(server.url))
+
+
+@CHECKS
+def test_a_cluster(check, running_cluster):
+    check(lambda: Cluster(f"redis+cluster://127.0.0.1:{running_cluster[0].port}"))
 
 
 @CHECKS
@@ -162,3 +184,31 @@ def test_what_is_abstract_must_be_written():
         Empty()
     with pytest.raises(InvalidArgument, match="expected a str, a client of redis-py or a backend, got object"):
         Cache(object())
+
+
+def test_an_engine_that_does_the_least(tmp_path):
+    class Least(Broken):
+        capabilities = Capabilities()
+        lease = renew = release = names = None
+        stamps = Backend.stamps
+        delete_if = Backend.delete_if
+
+    backend = Least(tmp_path / "store")
+    for check in backend_suite():
+        check(lambda: backend)
+    with Cache(backend, on_error="raise") as cache:
+        cache.set("key", 1, tags=["tag"])
+        assert cache.get("key") == 1
+        cache.invalidate_tags("tag")
+        assert cache.get("key") is None
+        assert cache.get_or_set("key", lambda: 2) == 2
+        with pytest.raises(Unsupported, match="keys: expected"):
+            list(cache.keys())
+
+
+def test_the_example_does_what_it_says():
+    example = runpy.run_path(str(EXAMPLE))
+    module = type(sys)("sqlite_backend")
+    vars(module).update(example)
+    assert doctest.testmod(module, raise_on_error=False).failed == 0
+    assert doctest.testmod(module).attempted > 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from redis_record import Layout
 
 from framecache import Cache, StoreError
+from redis_record import Layout
 from redis_server import several
 from redis_topologies import cluster_of, id_of, is_master
 from waiting import Thread, until

@@ -228,11 +228,11 @@ def test_the_environment_says_where(server, directory, monkeypatch, tmp_path):
         assert copies(cache, "kept") == (1,)
     with Cache(server.url, store=None) as cache:
         assert "copies" not in cache.health()
-    with Cache() as memory, Cache(f"file://{tmp_path}/other") as own:
+    with Cache(l1="1MiB") as memory, Cache(f"file://{tmp_path}/other") as own:
         assert "copies" not in {**memory.health(), **own.health()}
     monkeypatch.setenv("FRAMECACHE_STORE", "redis://somewhere")
     with pytest.raises(InvalidArgument, match="FRAMECACHE_STORE: expected 'file:///path'"):
-        Cache()
+        Cache(l1="1MiB")
 
 
 @pytest.mark.parametrize("store", ["redis://localhost", "memory://", "/tmp", "file:///tmp/x?mode=ro", b"file:", 1])
@@ -244,4 +244,4 @@ def test_a_store_is_a_directory_that_can_be_written(store, server):
 def test_a_directory_needs_no_copies(tmp_path, directory):
     for url in (None, "memory://", f"file://{tmp_path}/cache"):
         with pytest.raises(InvalidArgument, match="expected the url of an engine"):
-            Cache(url, store=directory)
+            Cache(url, store=directory, l1="1MiB")
