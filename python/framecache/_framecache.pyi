@@ -691,9 +691,6 @@ class Reading:
     @property
     def nbytes(self) -> int:
         """How many bytes the entries have."""
-    @property
-    def generation(self) -> bytes | None:
-        """The stamp that the namespace was found to have."""
     def feed(self, values: Iterable[Buffer | None] | Replies) -> list[str]:
         """Take the answers to `names`; return what else to ask for. Values that could change are copied.
 

@@ -178,12 +178,6 @@ impl Reading {
         self.frames.iter().flatten().map(|frame| frame.len()).sum()
     }
 
-    /// The stamp that the namespace was found to have.
-    #[getter]
-    fn generation<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.state.generation().map(|stamp| PyBytes::new(py, &stamp))
-    }
-
     /// Takes the answers: buffers or `None`; returns what else to ask for.
     fn feed<'py>(&mut self, py: Python<'py>, values: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let (values, shared) = match values.cast_exact::<Replies>() {

@@ -282,11 +282,6 @@ impl Reading {
         let tags = tags.iter().filter_map(|tag| self.stamps.get(tag_of(tag)).map(|(_, guard)| guard));
         all.into_iter().flatten().chain(tags).flat_map(|guard| guard.to_bytes()).collect()
     }
-
-    /// The stamp that the namespace has, if it has one.
-    pub fn generation(&self) -> Option<[u8; 8]> {
-        self.generation
-    }
 }
 
 fn stamp_from(value: &[u8]) -> Option<[u8; 8]> {
