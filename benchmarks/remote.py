@@ -119,6 +119,30 @@ def reads(url: str, port: int) -> None:
     row("set 100 B", bare, ours)
 
 
+def copies(url: str, port: int, directory: str) -> None:
+    """Large values of which this machine has copies."""
+    import pyarrow as pa
+
+    client = redis.Redis(port=port, socket_timeout=5)
+    with framecache.Cache(url, l1=None, store=f"file://{directory}/copies?max_bytes=1GiB") as cache:
+        value = os.urandom(16 << 20)
+        client.set("bare", value)
+        cache.set("bytes", value)
+        cache.set("table", pa.table({"text": ["some text"] * 1_000_000}))
+        calls: tuple[tuple[str, Callable[[], Any]], ...] = (
+            ("16 MiB, bytes copied", lambda: cache.get("bytes")),
+            ("16 MiB, view of a copy", lambda: cache.get("bytes", views=True)),
+            ("table of 1,000,000 texts", lambda: cache.get("table")),
+        )
+        for name, call in calls:
+            bare, ours = [], []
+            for _ in range(ROUNDS):
+                bare += times(lambda: client.get("bare"), 4)
+                ours += times(call, 50)
+            row(name, bare, ours)
+        assert cache.health()["copies"]["misses"] == 0
+
+
 async def async_reads(port: int) -> None:
     client = redis.asyncio.Redis(port=port, socket_timeout=5)
     cache = framecache.Cache(client, l1=None)
@@ -167,6 +191,7 @@ def main() -> None:
             url = f"redis://127.0.0.1:{port}/0"
             print(f"{'us':26}{'redis-py: median, p90, p99':>29}  |{'framecache':>29}  | ratio")
             reads(url, port)
+            copies(url, port, directory)
             asyncio.run(async_reads(port))
             coherence(url)
         finally:

@@ -18,6 +18,7 @@ pub(crate) mod l1;
 mod metadata;
 mod msgpack;
 mod remote;
+mod replies;
 mod store;
 mod stored;
 mod stream;
@@ -67,8 +68,8 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     json::register(module)?;
     module.add_class::<remote::Entries>()?;
     module.add_class::<remote::Reading>()?;
-    module.add_class::<remote::Replies>()?;
-    module.add_function(wrap_pyfunction!(remote::pack_command, module)?)?;
+    module.add_class::<replies::Replies>()?;
+    module.add_function(wrap_pyfunction!(replies::pack_command, module)?)?;
     call::register(module)?;
     module.add_function(wrap_pyfunction!(builder::pool_nbytes, module)?)?;
     module.add_function(wrap_pyfunction!(builder::trim_pool, module)?)
