@@ -120,7 +120,7 @@ class AsyncComputer:
             raise
         finally:
             self._flights.end(flight, outcome)
-            del flight, outcome
+            del flight, outcome, work
 
     async def _lead(
         self,
