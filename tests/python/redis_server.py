@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,9 +31,12 @@ PATIENCE = 30.0
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """One that no connection takes for its own end meanwhile, as those that the system chooses may."""
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311  # not a secret
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:
