@@ -33,7 +33,7 @@ PATIENCE = 30.0
 def free_port() -> int:
     """One that no connection takes for its own end meanwhile, as those that the system chooses may."""
     while True:
-        port = random.randrange(10_000, 32_000)  # noqa: S311  # not a secret
+        port = random.randrange(10_000, 32_000)
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port
