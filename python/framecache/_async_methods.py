@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from framecache._framecache import MISSING
+from framecache._framecache import MISSING, Reading
 from framecache._methods import Methods
 from framecache._reading import is_light
 from framecache._values import texts_of
@@ -43,8 +43,15 @@ class AsyncMethods(Methods):
             found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
         if found == "elsewhere":
             ahead = await self._tiers.ask(key)
+            light = is_light(ahead)
+            plain = self._is_plain_remote and self._l1 is None and not self._slow and not require_zero_copy
+            if light and plain and isinstance(ahead, Reading):
+                values, rest = self._tiers.values_of(ahead, views)
+                if key in values:
+                    return values[key]
+                ahead = rest[key]
             find = partial(self._find, key, views, require_zero_copy, ahead=ahead)
-            found = find() if is_light(ahead) else await self._in_thread(find)
+            found = find() if light else await self._in_thread(find)
         return default if isinstance(found, str) else found.value
 
     async def aget_many(

@@ -87,6 +87,8 @@ class Base:
             self._path, self._store_settings = where
         l1_bytes = _l1_bytes(given(l1, MISSING, settings.l1))
         self._has_store = self._path is not None or self._remote
+        #: Whether what an engine answers is all that a read without L1 needs.
+        self._is_plain_remote = self._remote and keyring is None and self._copies_at is None
         if not self._has_store and l1_bytes is None:
             raise InvalidArgument("l1: expected a size, as there is no other tier without a url, got None")
         if l1_sealed and (keyring is None or not self._has_store):

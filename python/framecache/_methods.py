@@ -54,8 +54,10 @@ class Methods(Base):
         return found.value if isinstance(found, Found) else default
 
     def _get_at_once(self, key: str, default: Any, views: bool) -> Any:
-        """As `get`, of the store of this machine, where nobody asks for more than the value."""
+        """As `get` without L1, where nobody asks for more than the value."""
         store, shared = self._tiers.store, self._shared
+        if self._is_plain_remote and store is not None and type(key) is str:
+            return self._read_ahead([key], views).get(key, default)
         if isinstance(store, Store) and shared.breaker.is_sound:
             try:
                 value = looked = store.get(key, now_by(self._clock), views=views)

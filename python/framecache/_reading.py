@@ -300,7 +300,7 @@ class Reader:
         """Have the running loop ask an engine beyond this machine; `None` where a thread is to do that."""
         store: Any = self.store
         asynchronous = store.backend.for_loop() if hasattr(store, "backend") else None
-        if asynchronous is None:
+        if asynchronous is None or store.copies is not None:
             return None
         if not self.shared.breaker.allows():
             return "absent"
@@ -332,10 +332,15 @@ class Reader:
         if not keys or not self.shared.breaker.allows():
             return {}, self.read_ahead(keys)
         try:
-            values, rest = store.get_many(keys, now_by(self.shared.clock), views)
+            reading: Reading = store.read(keys)
         except StoreError as error:
             self.failed(error, keys[0])
             return {}, dict.fromkeys(keys, "unreadable")
+        return self.values_of(reading, views)
+
+    def values_of(self, reading: Reading, views: bool) -> tuple[dict[str, Any], dict[str, Ahead]]:
+        """As `read_at_once`, of a read with all answers."""
+        values, rest = reading.values(now_by(self.shared.clock), views)
         self.shared.breaker.succeeded()
         self.shared.counts.add("store_hit", len(values))
         return values, rest

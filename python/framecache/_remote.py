@@ -125,7 +125,8 @@ class RemoteStore:
             self._unlisten = self.backend.listen(self.entries.prefix, self.link)
         return self.entries.read(keys)
 
-    def _read(self, keys: Sequence[str]) -> Reading:
+    def read(self, keys: Sequence[str]) -> Reading:
+        """Read entries, at one moment where the engine has such."""
         reading = self.reading(keys)
         return self._answer(reading, self.backend.get_many(reading.names))
 
@@ -151,7 +152,7 @@ class RemoteStore:
             if (copy := copies.find(name, terms[3], now)) is not None:
                 reading.stand(copy)
                 return reading
-        reading = self._read([key])
+        reading = self.read([key])
         terms, frame = reading.terms(now, stale), reading.frame()
         if not isinstance(terms, str) and frame is not None:
             copies.keep_foreign(name, terms[3], frame, terms[0], terms[2])
@@ -171,7 +172,7 @@ class RemoteStore:
         """As `Store.look`. Nothing is at hand."""
         if at_hand:
             return "elsewhere"
-        reading = self._read([key]) if self.copies is None else self._read_with(self.copies, key, now, stale)
+        reading = self.read([key]) if self.copies is None else self._read_with(self.copies, key, now, stale)
         found = reading.result(now, stale, views, require_zero_copy or whole)
         if not whole or isinstance(found, str):
             return found
@@ -196,13 +197,9 @@ class RemoteStore:
             self.link.change([name])
 
     def look_many(self, keys: Sequence[str]) -> list[Part]:
-        """Read several entries, at one moment where the engine has such; `Part.result` gives what they are."""
-        reading = self._read(keys)
+        """As `read`; `Part.result` gives what each of them is."""
+        reading = self.read(keys)
         return [Part(reading, index) for index in range(len(keys))]
-
-    def get_many(self, keys: Sequence[str], now: int, views: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As `Store.get_many`; of those that are no entries, the errors."""
-        return self._read(keys).values(now, views)
 
     def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
         """The name of an entry, and as `Reading.terms` what is known of it."""
@@ -223,7 +220,7 @@ class RemoteStore:
 
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """As `Store.entry`."""
-        reading = self._read([key])
+        reading = self.read([key])
         found, frame = reading.result(now), reading.frame()
         return None if isinstance(found, str) or frame is None else (frame, found[1], found[2])
 

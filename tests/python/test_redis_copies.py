@@ -208,6 +208,22 @@ def test_coroutines_and_batches(cache, far):
     assert copies(cache, "hits")[0] >= 1
 
 
+def test_loops_with_a_client_of_their_own(server, directory, far):
+    import redis.asyncio
+
+    value = os.urandom(BIG)
+    far.set("big", value)
+
+    async def read():
+        client = redis.asyncio.Redis(port=server.port, socket_timeout=5)
+        with Cache(client, store=directory, l1=None) as cache:
+            assert [await cache.aget("big") for _ in range(3)] == [value] * 3
+            assert copies(cache) == (2, 1, 0)
+        await client.aclose()
+
+    asyncio.run(read())
+
+
 def test_processes_share_them(cache, server, directory):
     cache.set("big", b"a" * BIG)
     program = (
