@@ -141,6 +141,13 @@ class Computer:
                 ahead=ahead,
             )
 
+    async def look(self, plan: Plan, canonical: bytes, key: str) -> Found | str:
+        """As `find`, in an operation."""
+        found = self.find(plan, canonical, key, at_hand=self.tiers.backend is not None)
+        if found != "elsewhere":
+            return found
+        return self.find(plan, canonical, key, ahead=await self.tiers.look(key, plan.views, stale=True))
+
     def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
         """A value that need not be computed, if there is one."""
         found = self.find(plan, canonical, key)

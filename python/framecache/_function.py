@@ -197,7 +197,7 @@ class Cached:
         """Make all its results misses, those that are being computed too, in every process; count from 0 again."""
         for flight in self.computer.flights.of(self.tiers.scope, f"{self.label}#"):
             flight.fenced = True
-        self.tiers.invalidate_function(self.label, self.scope)
+        run(self.tiers.invalidate_function(self.label, self.scope))
         plan = self.plan
         plan.hits = plan.misses = plan.stale = plan.errors = 0
         self._hits_before = self.call.hits
@@ -237,13 +237,13 @@ class Function(Cached):
             return False
         canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
-        return self.computer.put(self.plan, canonical, key, value, None, None) == "written"
+        return run(self.computer.put(self.plan, canonical, key, value, None, None)) == "written"
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Remove the result of a call; return whether there was one. One that is being computed is not stored."""
         canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
-        return self.tiers.delete([(canonical, key)]) > 0
+        return run(self.tiers.delete([(canonical, key)])) > 0
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call anew, store and return it."""
@@ -297,14 +297,14 @@ class AsyncFunction(Cached):
             return False
         canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
-        stored = await self.acomputer.in_thread(self.computer.put, self.plan, canonical, key, value, None, None)
-        return bool(stored == "written")
+        stored = await self.tiers.in_loop(self.computer.put, self.plan, canonical, key, value, None, None)
+        return stored == "written"
 
     async def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """As `Function.invalidate`."""
         canonical, key = self.place(args, kwargs)
         self.computer.flights.fence(self.tiers.scope, key)
-        return bool(await self.acomputer.in_thread(self.tiers.delete, [(canonical, key)]) > 0)
+        return await self.tiers.in_loop(self.tiers.delete, [(canonical, key)]) > 0
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """As `Function.refresh`."""

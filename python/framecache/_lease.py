@@ -9,13 +9,17 @@ under it is stored only if nothing was meanwhile.
 from __future__ import annotations
 
 from framecache import _background
+from framecache._asking import in_loop, settled
 from framecache._framecache import StoreBusy, StoreError
 from framecache._sleepers import Sleeper
 from framecache._times import now_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
+
+    from framecache._asking import Operation
 
     from framecache._tiers import Tiers
 
@@ -60,42 +64,30 @@ class Lease:
         """Seconds after which it is to be renewed."""
         return self._seconds / RENEWALS
 
-    def renew(self) -> None:
+    async def renew(self) -> None:
         """Have it last longer. One that is lost is over; where the engine does not answer, it may last still."""
         try:
             with _background.gate:
-                self._renewed(self._store.renew(self._name, self.token, self._milliseconds))
+                lasts = await self._store.renew(self._name, self.token, int(self._seconds * 1000))
         except StoreError as error:
             self._tiers.shared.counts.log("renew", "a lease is not renewed: %s", error)
-
-    async def renew_in_loop(self) -> bool:
-        """As `renew`, by the loop itself; return whether it has the means to."""
-        backend = self._store.backend.for_loop()
-        if backend is None:
-            return False
-        try:
-            self._renewed(await self._store.renew_by(backend, self._name, self.token, self._milliseconds))
-        except StoreError as error:
-            self._tiers.shared.counts.log("renew", "a lease is not renewed: %s", error)
-        return True
-
-    @property
-    def _milliseconds(self) -> int:
-        return int(self._seconds * 1000)
-
-    def _renewed(self, lasts: bool) -> None:
+            return
         if not lasts and not self.is_over:
             self.is_over = True
             self._tiers.shared.counts.add("lease_lost")
 
-    def release(self) -> None:
+    async def in_loop(self, work: Callable[[], Operation[None]]) -> None:
+        """Have the running loop do one of these."""
+        await in_loop(self._store, work)
+
+    async def release(self) -> None:
         """Give it back; nothing happens to one that was used or lost."""
         if self.is_over:
             return
         self.is_over = True
         try:
             with _background.gate:
-                self._store.release(self._name, self.token)
+                await settled(self._store.release(self._name, self.token))
         except StoreError as error:
             self._tiers.shared.counts.log("release", "a lease is not given back and runs out: %s", error)
 
@@ -116,7 +108,7 @@ class Leases:
         """Whether there is a store that gives them."""
         return self._tiers.store is not None and not self._tiers.shared.read_only
 
-    def ask(self, key: str, seconds: float) -> Lease | str | None:
+    async def ask(self, key: str, seconds: float) -> Lease | str | None:
         """A lease, for at most so long if it is not renewed; ``held``; or `None` where the store does not answer."""
         shared = self._tiers.shared
         if self._tiers.store is None or not shared.breaker.allows(write=True):
@@ -126,7 +118,7 @@ class Leases:
             seconds = min(seconds, LASTS)
         try:
             with _background.gate:
-                token = store.lease(name, int(seconds * 1000), now_by(shared.clock))
+                token = await settled(store.lease(name, int(seconds * 1000), now_by(shared.clock)))
         except StoreBusy:
             return None
         except StoreError as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from framecache._asking import at_leisure, here, run
 from framecache._base import Base
 from framecache._compute import Plan
 from framecache._entry import Entry
 from framecache._framecache import MISSING, FramecacheError, Store, StoreError
-from framecache._reading import Found
+from framecache._reading import Found, is_light
 from framecache._tiers import frame_of
 from framecache._times import Lifetime, default_to, limit_of, milliseconds, now_by
 from framecache._values import check_codec, decode, tags_of, texts_of
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from framecache._framecache import Frame, Missing
     from framecache._reading import Ahead
+    from framecache._tiers import Tiers
     from framecache._times import Seconds
 
     R = TypeVar("R")
@@ -57,7 +61,7 @@ class Methods(Base):
         """As `get` without L1, where nobody asks for more than the value."""
         store, shared = self._tiers.store, self._shared
         if self._is_plain_remote and store is not None and type(key) is str:
-            return self._read_ahead([key], views).get(key, default)
+            return run(self._read_ahead([key], views)).get(key, default)
         if isinstance(store, Store) and shared.breaker.is_sound:
             try:
                 value = looked = store.get(key, now_by(self._clock), views=views)
@@ -133,7 +137,7 @@ class Methods(Base):
         """
         keys = list(dict.fromkeys(texts_of("keys", keys)))
         plan = self._plan(ttl, max_age, tags, lock, views)
-        values = self._read_many(keys, views)
+        values = run(self._read_many(keys, views))
         if list(values) == keys:
             return values
         if compute is not None and (missing := [key for key in keys if key not in values]):
@@ -146,27 +150,30 @@ class Methods(Base):
             values.update(computed)
         return {key: values[key] for key in keys if key in values}
 
-    def _read_many(self, keys: list[str], views: bool) -> dict[str, Any]:
+    async def _read_many(self, keys: list[str], views: bool) -> dict[str, Any]:
+        """Read several keys, in an operation."""
         store = self._tiers.store
         if self._l1 is None and isinstance(store, Store) and not self._slow and self._shared.breaker.is_sound:
             return self._read_at_once(store, keys, views)
-        if hasattr(store, "look_many") and not self._is_bypassed():
-            return self._read_ahead(keys, views)
+        if self._remote and not self._is_bypassed():
+            return await self._read_ahead(keys, views)
         found = ((key, self.get(key, MISSING, views=views)) for key in keys)
         return {key: value for key, value in found if value is not MISSING}
 
-    def _read_ahead(self, keys: list[str], views: bool) -> dict[str, Any]:
-        """What L1 has, and what an engine beyond this machine answers when it is asked for all the rest at once."""
+    async def _read_ahead(self, keys: list[str], views: bool) -> dict[str, Any]:
+        """What L1 has, and what an engine beyond this machine answers when it is asked for all the rest."""
         values: dict[str, Any] = {}
         if self._l1 is not None and not self._slow and not views:
             in_l1 = ((key, self._l1.get(self._tiers.scope, key)) for key in keys)
             values = {key: value for key, value in in_l1 if value is not MISSING}
-        if self._l1 is None and not self._slow:
-            values, rest = self._tiers.read_at_once(keys, views)
+        rest: dict[str, Ahead]
+        if self._l1 is None and not self._slow and hasattr(self._tiers.store, "look_many"):
+            values, rest = await self._tiers.read_at_once(keys, views)
         else:
-            rest = self._tiers.read_ahead([key for key in keys if key not in values])
+            rest = await self._tiers.read_ahead([key for key in keys if key not in values], views)
         for key, ahead in rest.items():
-            if isinstance(found := self._find(key, views, ahead=ahead), Found):
+            find = partial(self._find, key, views, ahead=ahead)
+            if isinstance(found := find() if is_light(ahead) else await at_leisure(find), Found):
                 values[key] = found.value
         return values
 
@@ -189,13 +196,17 @@ class Methods(Base):
 
     def get_entry(self, key: str, *, views: bool = False) -> Entry | None:
         """Return the value stored under `key` with what is known about it, or `None`."""
-        found = self._find(key, views)
+        return self._entry_of(key, self._find(key, views))
+
+    def _entry_of(self, key: str, found: Found | str) -> Entry | None:
         if not isinstance(found, Found):
             return None
         tiers, now = self._opened(), now_by(self._clock)
 
         def frame() -> Frame:
-            stored = None if tiers.store is None else tiers.store.entry(key, now)
+            stored: tuple[Frame, int, int | None] | None = None
+            if tiers.store is not None:
+                stored = here(tiers.store.entry(key, now))
             return frame_of(found, key) if stored is None else stored[0]
 
         in_place = found.encoded is None if found.tier == "l1" else _in_place(found)
@@ -214,10 +225,13 @@ class Methods(Base):
 
     def contains(self, key: str) -> bool:
         """Whether `get` would find a value; it may be gone by the time `get` is called."""
+        return run(self._contains(key))
+
+    async def _contains(self, key: str) -> bool:
         if self._is_bypassed() or not isinstance(key, str):
             return False
         tiers = self._opened()
-        return tiers.contains(tiers.canonical(key), key)
+        return await tiers.contains(tiers.canonical(key), key)
 
     def __contains__(self, key: object) -> bool:
         """As `contains`."""
@@ -228,7 +242,14 @@ class Methods(Base):
 
         Those of functions' results are among them.
         """
-        return self._opened().keys(prefix)
+        return self._keys(self._opened(), prefix)
+
+    def _keys(self, tiers: Tiers, prefix: str) -> Iterator[str]:
+        keys, after = run(tiers.keys(prefix))
+        yield from keys
+        while after is not None:
+            keys, after = run(tiers.keys(prefix, after))
+            yield from keys
 
     # Writing
 
@@ -268,9 +289,9 @@ class Methods(Base):
             StoreError: with ``on_error="raise"``, the file cannot be written, as when the disk is full (an `OSError`).
             ValueTooLarge: a payload of more than `max_value_bytes` (a `ValueError`).
         """
-        return self._put({key: value}, ttl, max_age, tags, if_absent, codec) == 1
+        return run(self._put({key: value}, ttl, max_age, tags, if_absent, codec)) == 1
 
-    def _put(
+    async def _put(
         self,
         values: Mapping[str, object],
         ttl: Seconds | Missing | None,
@@ -289,7 +310,7 @@ class Methods(Base):
             self._flights.fence(tiers.scope, key)
         created = now_by(self._clock)
         deadline, until = lifetime.ends(created)
-        stored = tiers.put(
+        stored = await tiers.put(
             [(tiers.canonical(key), key, value) for key, value in values.items()],
             created,
             deadline,
@@ -312,7 +333,7 @@ class Methods(Base):
 
         In a directory, an error of one value is raised before anything is stored.
         """
-        return self._put(values, ttl, max_age, tags)
+        return run(self._put(values, ttl, max_age, tags))
 
     def get_or_set(
         self,
@@ -363,10 +384,13 @@ class Methods(Base):
         Raises:
             StoreBusy: another process wrote for longer than the store waits (a `TimeoutError`).
         """
+        return run(self._touch(key, ttl))
+
+    async def _touch(self, key: str, ttl: Seconds | Missing | None) -> bool:
         ttl = default_to(ttl, self._ttl)
         if self._is_bypassed():
             return False
-        return self._opened().touch(key, None if ttl is None else now_by(self._clock) + milliseconds(ttl))
+        return await self._opened().touch(key, None if ttl is None else now_by(self._clock) + milliseconds(ttl))
 
     # Removing
 
@@ -382,21 +406,30 @@ class Methods(Base):
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove the values stored under `keys`, all at once; return how many there were. Raises as `delete`."""
+        return run(self._delete_many(keys))
+
+    async def _delete_many(self, keys: Iterable[str]) -> int:
         tiers, keys = self._opened(), texts_of("keys", keys)
         for key in keys:
             self._flights.fence(tiers.scope, key)
-        return tiers.delete([(tiers.canonical(key), key) for key in keys])
+        return await tiers.delete([(tiers.canonical(key), key) for key in keys])
 
     def invalidate_tags(self, *tags: str) -> None:
         """Make all values that were stored with one of `tags` misses, at once. Raises as `delete`."""
+        run(self._invalidate_tags(tags))
+
+    async def _invalidate_tags(self, tags: Iterable[str]) -> None:
         tags_ = tags_of(tags)
         for tiers in self._of_namespace():
-            tiers.invalidate(tags_)
+            await tiers.invalidate(tags_)
 
     def clear(self) -> None:
         """Make all values of this namespace misses, at once. Raises as `delete`."""
+        run(self._clear())
+
+    async def _clear(self) -> None:
         self._flights.fence_all(self._opened().scope)
-        self._tiers.clear()
+        await self._tiers.clear()
 
 
 def _in_place(found: Found) -> bool:

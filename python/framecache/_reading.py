@@ -1,4 +1,4 @@
-"""What the tiers of one namespace have under a key: L1 is asked first, then the store of this machine.
+"""What the tiers of one namespace have under a key: L1 is asked first, then the store.
 
 Each entry has two names here: its *key*, a str, which the store keeps it under, and its *canonical* key, the bytes
 that L1 compares. Those of a user's key are its UTF-8, those of a call its arguments.
@@ -6,6 +6,7 @@ that L1 compares. Those of a user's key are its UTF-8, those of a call its argum
 
 from __future__ import annotations
 
+from framecache._asking import backend_of, here, in_loop, run_in_loop, settled
 from framecache._framecache import (
     L1,
     MISSING,
@@ -19,14 +20,16 @@ from framecache._framecache import (
     StoreError,
 )
 from framecache._times import now_by
-from framecache._values import decode
+from framecache._values import SMALL, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import Any, Final, Literal
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Final, Literal, TypeVar
     from weakref import ReferenceType
 
+    from framecache._asking import Operation
+    from framecache._backend import Backend
     from framecache._framecache import Call, Frame, Reading, Store
     from framecache._remote import RemoteStore
     from framecache._remote_read import Looked, Part
@@ -34,18 +37,19 @@ if TYPE_CHECKING:
     from framecache._shared import Shared
     from framecache._values import Encoded
 
+    T = TypeVar("T")
     #: What was asked for ahead: an entry, why it is none, or the reason for a miss.
     Ahead = Reading | Part | Looked | Exception
 
 #: The longest key, in bytes of UTF-8, as in a store.
 _LONGEST_KEY: Final = 64 * 1024
-#: bytes of up to this many are kept in L1 over a store, which maps larger ones.
-_SMALL: Final = 64 * 1024
 
 
 def is_light(ahead: Ahead | None) -> bool:
     """Whether what was asked for ahead is decoded in less time than another thread takes to begin."""
-    return ahead is not None and getattr(ahead, "nbytes", 0) <= _SMALL
+    if isinstance(ahead, tuple):
+        return ahead[4] <= SMALL
+    return ahead is not None and getattr(ahead, "nbytes", 0) <= SMALL
 
 
 class Found:
@@ -106,6 +110,15 @@ class Reader:
         """One for its guards, where there is no L1."""
         inner: Any = getattr(self.store, "_store", self.store)
         return getattr(inner, "epochs", None) or L1(1, decode=decode, epochs=inner)
+
+    @property
+    def backend(self) -> Backend | None:
+        """The engine beyond this machine, if there is one."""
+        return backend_of(self.store)
+
+    async def in_loop(self, work: Callable[..., Operation[T]], *arguments: Any) -> T:
+        """As `_asking.in_loop`, of these tiers."""
+        return await in_loop(self.store, work, *arguments)
 
     # Names
 
@@ -244,9 +257,13 @@ class Reader:
             elif ahead is not None:
                 looked = ahead.result(now, stale, views, require_zero_copy)
             else:
-                looked = store.look(
-                    key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+                looked = here(
+                    store.look(
+                        key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+                    )
                 )
+                if looked == "elsewhere":
+                    return looked  # type: ignore[no-any-return]
         except EntryRefused as error:
             if error.reason != "no_key":
                 shared.counts.add("tamper")
@@ -275,7 +292,7 @@ class Reader:
         sealed = rest[0] if rest else None
         if not isinstance(raw, tuple):
             found = Found(raw, None, created, deadline, until, size, "store")
-            if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= _SMALL):
+            if self.l1 is not None and (own or not views) and (type(raw) is not bytes or len(raw) <= SMALL):
                 # A view is one of the payload's frame.
                 payload: Any = raw.obj if isinstance(raw, memoryview) else None
                 self._keep_copy(canonical, raw, payload, "raw", None, created, deadline, until, guards, share)
@@ -296,12 +313,29 @@ class Reader:
             self._keep_copy(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
         return Found(value, raw, created, deadline, until, size, "store")
 
-    async def ask(self, key: str) -> Ahead | None:
-        """Have the running loop ask an engine beyond this machine; `None` where a thread is to do that."""
+    async def look(
+        self, key: str, views: bool = False, require_zero_copy: bool = False, stale: bool = False
+    ) -> Ahead:
+        """Ask the store, in an operation, for what is then given to `find`."""
+        store = self.store
+        if store is None or not self.shared.breaker.allows():
+            return "absent"
+        now = now_by(self.shared.clock)
+        try:
+            looked = store.look(key, now, views=views, require_zero_copy=require_zero_copy, stale=stale)
+            return await settled(looked)  # type: ignore[no-any-return]
+        except (CopyRequired, DecodeError, EntryRefused, FrameError, StoreError) as error:
+            return error
+
+    async def ask(
+        self, key: str, views: bool = False, require_zero_copy: bool = False, stale: bool = False
+    ) -> Ahead | None:
+        """As `look`, in the running loop; `None` where a thread is to do that."""
         store: Any = self.store
-        asynchronous = store.backend.for_loop() if hasattr(store, "backend") else None
-        if asynchronous is None or store.copies is not None:
+        if (backend := self.backend) is None or (asynchronous := backend.for_loop()) is None:
             return None
+        if backend is not getattr(store, "backend", None) or store.copies is not None:
+            return await run_in_loop(self.look(key, views, require_zero_copy, stale))
         if not self.shared.breaker.allows():
             return "absent"
         reading: Reading = store.reading([key])
@@ -313,26 +347,32 @@ class Reader:
             return error
         return reading
 
-    def read_ahead(self, keys: Sequence[str]) -> dict[str, Ahead]:
+    async def read_ahead(self, keys: Sequence[str], views: bool) -> dict[str, Ahead]:
         """Ask an engine beyond this machine for several keys at once; what it answers is for `find`."""
         store: Any = self.store
+        if not hasattr(store, "look_many"):
+            for key in keys:
+                self.canonical(key)  # raises what is wrong with it
+            return {key: await self.look(key, views) for key in keys}
         if not keys:
             return {}
         if not self.shared.breaker.allows():
             return dict.fromkeys(keys, "absent")
         try:
-            return dict(zip(keys, store.look_many(keys), strict=True))
+            return dict(zip(keys, await store.look_many(keys), strict=True))
         except StoreError as error:
             self.failed(error, keys[0])
             return dict.fromkeys(keys, "unreadable")
 
-    def read_at_once(self, keys: Sequence[str], views: bool) -> tuple[dict[str, Any], dict[str, Ahead]]:
-        """As `read_ahead`, where no L1 keeps anything: the values that were found, and what is for `find`."""
+    async def read_at_once(self, keys: Sequence[str], views: bool) -> tuple[dict[str, Any], dict[str, Ahead]]:
+        """As `read_ahead`, where no L1 keeps anything and nothing is sealed: the values that were found, and what is
+        for `find`.
+        """
         store: Any = self.store
         if not keys or not self.shared.breaker.allows():
-            return {}, self.read_ahead(keys)
+            return {}, await self.read_ahead(keys, views)
         try:
-            reading: Reading = store.read(keys)
+            reading: Reading = await store.read(keys)
         except StoreError as error:
             self.failed(error, keys[0])
             return {}, dict.fromkeys(keys, "unreadable")
@@ -384,14 +424,14 @@ class Reader:
 
     # Listing
 
-    def contains(self, canonical: bytes, key: str) -> bool:
+    async def contains(self, canonical: bytes, key: str) -> bool:
         """Whether there is an entry to serve."""
         if (store := self.store) is None:
             return self.l1 is not None and self.l1.entry(canonical) is not None
         if not self.shared.breaker.allows():
             return False
         try:
-            found = store.contains(key, now_by(self.shared.clock))
+            found: bool = await settled(store.contains(key, now_by(self.shared.clock)))
         except (FrameError, StoreBusy):
             return False
         except StoreError as error:
@@ -400,17 +440,11 @@ class Reader:
         self.shared.breaker.succeeded()
         return found
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """The keys that begin with `prefix`."""
+    async def keys(self, prefix: str, start: bytes | None = None) -> tuple[list[str], bytes | None]:
+        """Some of the keys that begin with `prefix`, and what to pass to get the next ones; `None` at the end."""
         if (store := self.store) is None:
-            yield from (key for key in self._kept_keys() if key.startswith(prefix))
-            return
-        after: bytes | None = None
-        while True:
-            keys, after = store.keys(prefix, after, now_by(self.shared.clock))
-            yield from keys
-            if after is None:
-                return
+            return [key for key in self._kept_keys() if key.startswith(prefix)], None
+        return await settled(store.keys(prefix, start, now_by(self.shared.clock)))  # type: ignore[no-any-return]
 
     def _kept_keys(self) -> Iterator[str]:
         """The keys of what memory has, which is a copy of them all."""

@@ -1,4 +1,5 @@
-"""A store beyond this machine: the interface of `Store` over a backend, whose values are frames behind a head.
+"""A store beyond this machine: the interface of `Store` over a backend, whose values are frames behind a head. What asks
+the backend is an operation of `_asking`.
 
 What is read is anybody's bytes: it is parsed as such, its payload is foreign to every codec, and nothing of it is
 executed or trusted. An entry counts only with the stamps that its namespace and its tags have now, which are random.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from framecache._asking import ask, at_leisure
 from framecache._backend import NoRoom
 from framecache._copies import SMALL
 from framecache._framecache import (
@@ -23,7 +25,7 @@ from framecache._framecache import (
 from framecache._remote_read import Link, Part
 from framecache._remote_write import FENCE, Draft
 from framecache._sleepers import TOLD, UNTOLD, Sleeper
-from framecache._values import SEALED, encode_chosen
+from framecache._values import SEALED, encode_chosen, is_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from framecache._backend import AsyncBackend, Backend, Write
+    from framecache._backend import Backend, Write
     from framecache._copies import Copies
     from framecache._framecache import L1, Frame, Reading
+    from framecache._values import Encoded
 
     Status = Literal["written", "exists", "superseded", "dropped"]
 
@@ -125,40 +128,40 @@ class RemoteStore:
             self._unlisten = self.backend.listen(self.entries.prefix, self.link)
         return self.entries.read(keys)
 
-    def read(self, keys: Sequence[str]) -> Reading:
+    async def read(self, keys: Sequence[str]) -> Reading:
         """Read entries, at one moment where the engine has such."""
         reading = self.reading(keys)
-        return self._answer(reading, self.backend.get_many(reading.names))
+        return await self._answer(reading, await ask(self.backend, "get_many", reading.names))
 
-    def _answer(self, reading: Reading, values: Sequence[Buffer | None]) -> Reading:
+    async def _answer(self, reading: Reading, values: Sequence[Buffer | None]) -> Reading:
         """Give a read what it asked for first, and then what else it asks for."""
         names = reading.feed(values)
         while names:
-            names = reading.feed(self.backend.get_many(names))
+            names = reading.feed(await ask(self.backend, "get_many", names))
         return reading
 
-    def _read_with(self, copies: Copies, key: str, now: int, stale: bool) -> Reading:
+    async def _read_with(self, copies: Copies, key: str, now: int, stale: bool) -> Reading:
         """Read an entry, of a large one only its start, if there is a copy; if there is none, make one."""
         reading = self.reading([key])
         [name, *_] = reading.names
-        values = self.backend.peek(reading.names, SMALL)
+        values = await ask(self.backend, "peek", reading.names, SMALL)
         start = values[0]
         if start is None or memoryview(start).nbytes < SMALL:
-            return self._answer(reading, values)
+            return await self._answer(reading, values)
         if Entries.head_length(start) <= SMALL:
-            terms = self._answer(reading, values).terms(now, stale)
+            terms = (await self._answer(reading, values)).terms(now, stale)
             if isinstance(terms, str):
                 return reading
             if (copy := copies.find(name, terms[3], now)) is not None:
                 reading.stand(copy)
                 return reading
-        reading = self.read([key])
+        reading = await self.read([key])
         terms, frame = reading.terms(now, stale), reading.frame()
         if not isinstance(terms, str) and frame is not None:
-            copies.keep_foreign(name, terms[3], frame, terms[0], terms[2])
+            await at_leisure(copies.keep_foreign, name, terms[3], frame, terms[0], terms[2])
         return reading
 
-    def look(
+    async def look(
         self,
         key: str,
         now: int,
@@ -172,7 +175,7 @@ class RemoteStore:
         """As `Store.look`. Nothing is at hand."""
         if at_hand:
             return "elsewhere"
-        reading = self.read([key]) if self.copies is None else self._read_with(self.copies, key, now, stale)
+        reading = await (self.read([key]) if self.copies is None else self._read_with(self.copies, key, now, stale))
         found = reading.result(now, stale, views, require_zero_copy or whole)
         if not whole or isinstance(found, str):
             return found
@@ -186,59 +189,59 @@ class RemoteStore:
         """Whether nothing was changed, as far as this process has heard, since the guards were taken."""
         return self.link.holds(guards)
 
-    def delete_if(self, key: str, guards: bytes, now: int) -> bool:
+    async def delete_if(self, key: str, guards: bytes, now: int) -> bool:
         """As `Store.delete_if`, where `look` read it whole: if it still is the one that was read."""
         if not isinstance(guards, Seen):
             return False
         [name] = self.entries.entries([key])
         try:
-            return self.backend.delete_if(name, Entries.ID_AT, guards.id)
+            return bool(await ask(self.backend, "delete_if", name, Entries.ID_AT, guards.id))
         finally:
             self.link.change([name])
 
-    def look_many(self, keys: Sequence[str]) -> list[Part]:
+    async def look_many(self, keys: Sequence[str]) -> list[Part]:
         """As `read`; `Part.result` gives what each of them is."""
-        reading = self.read(keys)
+        reading = await self.read(keys)
         return [Part(reading, index) for index in range(len(keys))]
 
-    def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
+    async def _peek(self, key: str, now: int) -> tuple[str, tuple[int, int | None, int | None, bytes] | str]:
         """The name of an entry, and as `Reading.terms` what is known of it."""
         reading = self.reading([key])
         [name, *_] = reading.names
-        values = self.backend.peek(reading.names, _PEEK)
+        values = await ask(self.backend, "peek", reading.names, _PEEK)
         if values[0] is not None and (needs := Entries.head_length(values[0])) > _PEEK:
             # All at one moment, as before.
-            values = self.backend.peek(reading.names, needs)
+            values = await ask(self.backend, "peek", reading.names, needs)
         try:
-            return name, self._answer(reading, values).terms(now)
+            return name, (await self._answer(reading, values)).terms(now)
         except FrameError:
             return name, "unreadable"
 
-    def contains(self, key: str, now: int) -> bool:
+    async def contains(self, key: str, now: int) -> bool:
         """Whether there is an entry to serve; whether it can be read, `get` finds out."""
-        return not isinstance(self._peek(key, now)[1], str)
+        return not isinstance((await self._peek(key, now))[1], str)
 
-    def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
+    async def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """As `Store.entry`."""
-        reading = self.read([key])
+        reading = await self.read([key])
         found, frame = reading.result(now), reading.frame()
         return None if isinstance(found, str) or frame is None else (frame, found[1], found[2])
 
     # Writing
 
-    def fence(self, key: str, tags: Sequence[str]) -> Fence:
+    async def fence(self, key: str, tags: Sequence[str]) -> Fence:
         """As `Store.fence`; good for a day. Empty where there is no room for it."""
         entries = self.entries
         names = [entries.generation, *(entries.stamp(tag) for tag in tags)]
         guards = self.link.fence([*entries.entries([key]), *names])
         names.append(entries.fence(key))
         try:
-            stamps = self.backend.stamps(names, [None, *[FENCE] * (len(names) - 1)])
+            stamps = await ask(self.backend, "stamps", names, [None, *[FENCE] * (len(names) - 1)])
         except NoRoom:
             return Fence(b"", {})
         return Fence(guards, dict(zip(names, stamps, strict=True)))
 
-    def put_many(
+    async def put_many(
         self,
         values: Sequence[tuple[str, str, Any, dict[str, Any]]],
         created: int,
@@ -257,7 +260,7 @@ class RemoteStore:
         """
         if len(tags) > _TAGS + 1:
             raise InvalidArgument(f"tags: expected at most {_TAGS}, got {len(tags)}")
-        encoded = [(key, encode_chosen(codec, value, described)) for key, codec, value, described in values]
+        encoded = [(key, await _encoded(*chosen)) for key, *chosen in values]
         for _, (payload, _, _) in encoded:
             if (size := payload.nbytes) > self._max_value_bytes:
                 raise ValueTooLarge(f"value: expected at most {self._max_value_bytes} bytes, got {size}")
@@ -268,20 +271,20 @@ class RemoteStore:
         draft = Draft(self, encoded, list(dict.fromkeys(tags)), created, deadline, until, guards, lease)
         try:
             if if_absent:
-                made = draft.made()
-                stored = [self._write_if_absent(key, write, created) for key, write in made] or superseded
+                made = await draft.made()
+                stored = [await self._write_if_absent(key, write, created) for key, write in made] or superseded
             else:
-                stored = draft.write()
+                stored = await draft.write()
         except NoRoom:
             return ["dropped"] * len(values)
         finally:
             names = self.entries.entries([key for key, _ in encoded])
             (self.link.change if fence is None else self.link.changed)(names)
         if self.copies is not None:
-            draft.copy_to(self.copies, stored)
+            await at_leisure(draft.copy_to, self.copies, stored)
         return stored
 
-    def put_frames(
+    async def put_frames(
         self,
         frames: Sequence[tuple[str, Frame, Sequence[str]]],
         created: int,
@@ -294,9 +297,11 @@ class RemoteStore:
         fence: bytes | None = None,
     ) -> list[Status]:
         """As `Store.put_frames`, for sealed frames; what an entry replaces under other names goes after it is there."""
-        if if_absent and any(self.contains(name, created) for _, _, others in frames for name in others):
-            return ["exists"] * len(frames)
-        stored = self.put_many(
+        if if_absent:
+            for name in [name for _, _, others in frames for name in others]:
+                if await self.contains(name, created):
+                    return ["exists"] * len(frames)
+        stored = await self.put_many(
             [(name, SEALED, frame, {}) for name, frame, _ in frames],
             created,
             until,
@@ -308,7 +313,7 @@ class RemoteStore:
         )
         written = (others for (_, _, others), status in zip(frames, stored, strict=True) if status == "written")
         if replaced := [name for others in written for name in others]:
-            self.delete_many(replaced, created)
+            await self.delete_many(replaced, created)
         return stored
 
     def known(self, names: Sequence[str]) -> dict[str, bytes] | None:
@@ -316,53 +321,50 @@ class RemoteStore:
         known = self._stamps
         return {name: known[name] for name in names} if all(name in known for name in names) else None
 
-    def ask_for_stamps(self, names: Sequence[str], lasts: int | None) -> dict[str, bytes]:
+    async def ask_for_stamps(self, names: Sequence[str], lasts: int | None) -> dict[str, bytes]:
         """The stamps of the namespace, then of tags, which last for so long from now on."""
-        stamps = self.backend.stamps(names, [None, *[lasts] * (len(names) - 1)])
+        stamps = await ask(self.backend, "stamps", names, [None, *[lasts] * (len(names) - 1)])
         if len(self._stamps) + len(names) > _STAMPS:
             self._stamps.clear()
         found = dict(zip(names, stamps, strict=True))
         self._stamps.update(found)
         return found
 
-    def _write_if_absent(self, key: str, write: Write, now: int) -> Status:
+    async def _write_if_absent(self, key: str, write: Write, now: int) -> Status:
         """Write, unless there is something to serve: what is looked at must not change before it is replaced."""
         for _ in range(_TRIES):
-            fence = self.fence(key, ())
-            if self.contains(key, now):
+            fence = await self.fence(key, ())
+            if await self.contains(key, now):
                 return "exists"
-            if self.backend.set(write._replace(guards=fence.stamps)):
+            if await ask(self.backend, "set", write._replace(guards=fence.stamps)):
                 return "written"
         return "exists"
 
-    def touch(self, key: str, deadline: int | None, now: int) -> bool:
+    async def touch(self, key: str, deadline: int | None, now: int) -> bool:
         """As `Store.touch`."""
-        name, terms = self._peek(key, now)
+        name, terms = await self._peek(key, now)
         if isinstance(terms, str):
             return False
         if (until := terms[2]) is not None:
             deadline = until if deadline is None else min(deadline, until)
         try:
-            return self.backend.touch(name, *Entries.deadline_at(deadline))
+            return bool(await ask(self.backend, "touch", name, *Entries.deadline_at(deadline)))
         finally:
             self.link.change([name])
 
     # Removing
 
-    def delete_many(self, keys: Sequence[str], now: int) -> int:
+    async def delete_many(self, keys: Sequence[str], now: int) -> int:
         """As `Store.delete_many`; entries that could not be served any more count too."""
         names = self.entries.entries(keys)
         try:
-            return self._remove(names, [self.entries.fence(key) for key in keys])
+            # First the fences: a value that is computed meanwhile finds its own gone, or writes what is removed next.
+            await ask(self.backend, "delete_many", [self.entries.fence(key) for key in keys])
+            return int(await ask(self.backend, "delete_many", names))
         finally:
             self.link.change(names)
 
-    def _remove(self, names: Sequence[str], fences: Sequence[str]) -> int:
-        # First the fences: a value that is computed meanwhile finds its own gone, or writes what is removed next.
-        self.backend.delete_many(fences)
-        return self.backend.delete_many(names)
-
-    def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
+    async def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
         """As `Store.invalidate_tags`: a stamp that is gone is that of no entry.
 
         The last tag goes first: where it is `ANY_TAG`, whoever finds that one finds the others as they were.
@@ -371,52 +373,49 @@ class RemoteStore:
         for name in names:
             self._stamps.pop(name, None)
         try:
-            self.backend.delete_many(names)
+            await ask(self.backend, "delete_many", names)
         finally:
             self.link.change(names)
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """As `Store.clear`."""
         self._stamps.clear()
         try:
-            self.backend.delete(self.entries.generation)
+            await ask(self.backend, "delete", self.entries.generation)
         finally:
             self.link.change([self.entries.generation])
         if self.copies is not None:
-            self.copies.clear()
+            await at_leisure(self.copies.clear)
 
     # Leases
 
-    def lease(self, key: str, milliseconds: int, now: int) -> int | None:
+    async def lease(self, key: str, milliseconds: int, now: int) -> int | None:
         """As `Store.lease`; where the engine has none, everybody gets one, and so where there is no room for it."""
         token = int.from_bytes(os.urandom(8), "big") >> 1
         if not self.backend.capabilities.lease:
             return token
         try:
-            return token if self.backend.lease(self.entries.lease(key), token, max(1, milliseconds)) else None
+            name = self.entries.lease(key)
+            return token if await ask(self.backend, "lease", name, token, max(1, milliseconds)) else None
         except NoRoom as error:
             raise StoreBusy(str(error)) from error
 
-    def renew(self, key: str, token: int, milliseconds: int) -> bool:
+    async def renew(self, key: str, token: int, milliseconds: int) -> bool:
         """Have a lease last for so long from now; return whether this token still has it."""
         if not self.backend.capabilities.lease:
             return True
-        return self.backend.renew(self.entries.lease(key), token, max(1, milliseconds))
-
-    async def renew_by(self, backend: AsyncBackend, key: str, token: int, milliseconds: int) -> bool:
-        """As `renew`, by the running loop's backend."""
-        if not self.backend.capabilities.lease:
-            return True
-        return await backend.renew(self.entries.lease(key), token, max(1, milliseconds))
+        return bool(await ask(self.backend, "renew", self.entries.lease(key), token, max(1, milliseconds)))
 
     def sleeper(self, key: str) -> Sleeper:
         """Who sleeps until the entry of a key changes, if this process is told."""
         [name] = self.entries.entries([key])
         return Sleeper(name, self.link.sleepers, TOLD if self.link.is_connected else UNTOLD)
 
-    def release(self, key: str, token: int) -> bool:
+    async def release(self, key: str, token: int) -> bool:
         """As `Store.release`."""
-        return self.backend.capabilities.lease and self.backend.release(self.entries.lease(key), token)
+        if not self.backend.capabilities.lease:
+            return False
+        return bool(await ask(self.backend, "release", self.entries.lease(key), token))
 
     # The engine
 
@@ -434,7 +433,7 @@ class RemoteStore:
             self._unlisten()
             self._unlisten = None
 
-    def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
+    async def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
         """As `Store.keys`, where the engine lists names: entries tell their keys.
 
         Raises:
@@ -442,14 +441,15 @@ class RemoteStore:
         """
         if not self.backend.capabilities.keys:
             raise Unsupported("keys: expected a cache in memory or in a directory; other engines do not list keys")
-        names, after = self.backend.names(self.entries.prefix + "{", None if start is None else start.decode())
-        keys = (self._key_of(name) for name in names)
-        found = [key for key in keys if key is not None and key.startswith(prefix) and self.contains(key, now)]
+        first = None if start is None else start.decode()
+        names, after = await ask(self.backend, "names", self.entries.prefix + "{", first)
+        keys = [await self._key_of(name) for name in names]
+        found = [key for key in keys if key is not None and key.startswith(prefix) and await self.contains(key, now)]
         return found, None if after is None else after.encode()
 
-    def _key_of(self, name: str) -> str | None:
+    async def _key_of(self, name: str) -> str | None:
         """What the entry under a name says that its key is."""
-        entry = self.backend.get(name)
+        entry = await ask(self.backend, "get", name)
         if entry is None or not (head := Entries.head_length(entry)):
             return None
         try:
@@ -465,6 +465,12 @@ class RemoteStore:
     def verify(self) -> NoReturn:
         """Refuse: see `keys`."""
         raise Unsupported("verify: expected a cache in a directory (file:///path), got one in an engine")
+
+
+async def _encoded(codec: str, value: Any, described: dict[str, Any]) -> Encoded:
+    if is_small(value):
+        return encode_chosen(codec, value, described)
+    return await at_leisure(encode_chosen, codec, value, described)
 
 
 def _distrust(backend: Backend) -> Callable[[str, str | None], NoReturn]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from framecache._asking import ask
 from framecache._backend import Write
 from framecache._copies import SMALL
 from framecache._framecache import Entries, ValueTooLarge
@@ -59,7 +60,7 @@ class Draft:
         # The engine makes stamps last longer only where they last for less than half of what is asked for.
         self._lasts = None if lasts is None else 2 * (lasts + _SLACK)
 
-    def write(self) -> list[Status]:
+    async def write(self) -> list[Status]:
         """Write them all, in one step with the check of the stamps that are known, where the engine can do that."""
         store = self._store
         if not self._are_guarded() and store.backend.capabilities.atomic:
@@ -67,18 +68,18 @@ class Draft:
             if known is not None:
                 lasts = [None, *[self._lasts] * len(self._tags)]
                 stamps = {name: (known[name], ms) for name, ms in zip(self._names, lasts, strict=True)}
-                held = self._send([write for _, write in self._under(known, stamps)])
+                held = await self._send([write for _, write in self._under(known, stamps)])
                 if all(held):
                     return ["written"] * len(held)
-        made = self.made()
-        held = self._send([write for _, write in made]) if made else [False] * len(self._encoded)
+        made = await self.made()
+        held = await self._send([write for _, write in made]) if made else [False] * len(self._encoded)
         return ["written" if one else "superseded" for one in held]
 
-    def made(self) -> list[tuple[str, Write]]:
+    async def made(self) -> list[tuple[str, Write]]:
         """What to write, under the stamps that the engine has now; nothing where these are not those of the guards."""
         if self._are_guarded():
             return self._under(self._guards, {})
-        stamps = self._store.ask_for_stamps(self._names, self._lasts)
+        stamps = await self._store.ask_for_stamps(self._names, self._lasts)
         if any(stamps.get(name, stamp) != stamp for name, stamp in self._guards.items()):
             return []
         return self._under(stamps, {})
@@ -87,9 +88,11 @@ class Draft:
         """Whether the guards have all stamps, and these last for as long as the values do."""
         return all(name in self._guards for name in self._names) and self._lasts is not None and self._lasts <= FENCE
 
-    def _send(self, writes: Sequence[Write]) -> list[bool]:
+    async def _send(self, writes: Sequence[Write]) -> list[bool]:
         backend = self._store.backend
-        return [backend.set(writes[0])] if len(writes) == 1 else backend.set_many(writes)
+        if len(writes) == 1:
+            return [await ask(backend, "set", writes[0])]
+        return list(await ask(backend, "set_many", writes))
 
     def _under(
         self, known: Mapping[str, bytes], stamps: Mapping[str, tuple[bytes, int | None]]

@@ -9,6 +9,7 @@ import threading
 import time
 
 from framecache import _background
+from framecache._asking import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _Renewals:
                 late = [lease for lease, due in self._due.items() if due <= now]
                 self._looks_at = min([due for due in self._due.values() if due > now], default=now + _IDLE)
             for lease in late:
-                lease.renew()
+                run(lease.renew())
                 with self._mutex:
                     self._due[lease] = time.monotonic() + lease.renew_every
             if late:
@@ -96,17 +97,8 @@ class _InLoop:
             self._task = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        if await self._lease.renew_in_loop():
-            self.wait()
-            return
-        done = _background.submit(self._lease.renew)
-        done.add_done_callback(lambda _: self._renewed())
-
-    def _renewed(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self.wait)
-        except RuntimeError:
-            return  # the loop is closed, and what it computed with it
+        await self._lease.in_loop(self._lease.renew)
+        self.wait()
 
 
 _renewals = _Renewals()

@@ -1,12 +1,16 @@
-"""A store whose entries are sealed: between the client, which has values and keys, and the store, which has neither."""
+"""A store whose entries are sealed: between the client, which has values and keys, and the store, which has neither.
+
+What looks at the store or changes it is an operation of `_asking`, as the store may be one beyond this machine.
+"""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
+from framecache._asking import at_leisure, settled
 from framecache._framecache import (
     CopyRequired,
     EntryRefused,
@@ -15,7 +19,7 @@ from framecache._framecache import (
     SerializationWrapper,
     StoreError,
 )
-from framecache._values import SEALED, Opener
+from framecache._values import SEALED, Opener, is_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +79,7 @@ class SealedStore:
         self._max_value_bytes = max_value_bytes
         self._l1_sealed = l1_sealed
 
-    def put_many(
+    async def put_many(
         self,
         values: Sequence[tuple[str, str, Any, dict[str, Any]]],
         created: int,
@@ -90,7 +94,8 @@ class SealedStore:
         """Seal and store entries, each in place of those that it has under other names."""
         sealed = []
         for key, codec, value, python in values:
-            _, frame = self._keyring.seal_value(
+            seal = partial(
+                self._keyring.seal_value,
                 self._prefix + key,
                 codec,
                 value,
@@ -100,9 +105,10 @@ class SealedStore:
                 compression=self._compression,
                 max_value_bytes=self._max_value_bytes,
             )
+            _, frame = seal() if is_small(value) else await at_leisure(seal)
             name, *others = self._names(key)
             sealed.append((name, frame, others))
-        return self._store.put_frames(
+        stored = self._store.put_frames(
             sealed,
             created,
             until,
@@ -112,8 +118,9 @@ class SealedStore:
             lease=lease,
             fence=fence,
         )
+        return await settled(stored)  # type: ignore[no-any-return]
 
-    def look(
+    async def look(
         self,
         key: str,
         now: int,
@@ -135,10 +142,10 @@ class SealedStore:
         names = [name.hex() for name in self._keyring.names(self._prefix + key)]
         for _ in range(_LOOKS):
             # An entry under another name may take the place of this one.
-            others = b"".join(self._store.fence(name, []) for name in names) if len(names) > 1 else b""
+            others = b"".join([await settled(self._store.fence(name, [])) for name in names] if len(names) > 1 else ())
             missed = "absent"
             for name in names:
-                found = self._store.look(name, now, stale=stale, at_hand=at_hand, whole=True)
+                found: Any = await settled(self._store.look(name, now, stale=stale, at_hand=at_hand, whole=True))
                 if isinstance(found, str):
                     if found == "elsewhere":
                         return found
@@ -146,16 +153,18 @@ class SealedStore:
                     continue
                 if require_zero_copy:
                     raise CopyRequired("reading payload would copy: it is sealed")
-                return self._opened(key, name, found, others, now, at_hand)
+                return await self._opened(key, name, found, others, now, at_hand)
             if self._store.holds(others):
                 break
         if time.time() < self._plaintext_until:
-            return self._store.look(
-                key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+            return await settled(  # type: ignore[no-any-return]
+                self._store.look(
+                    key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
+                )
             )
         return missed
 
-    def _opened(
+    async def _opened(
         self,
         key: str,
         name: str,
@@ -168,9 +177,8 @@ class SealedStore:
         sealed, created, deadline, _, size, guards = found
         key = self._prefix + key
         try:
-            payload, codec, python, sealed_at, until = self._keyring.open_value(
-                key, sealed, max_value_bytes=self._max_value_bytes
-            )
+            opened = partial(self._keyring.open_value, key, sealed, max_value_bytes=self._max_value_bytes)
+            payload, codec, python, sealed_at, until = opened() if is_small(sealed) else await at_leisure(opened)
         except EntryRefused as error:
             if _starts_stream(sealed):
                 raise FrameError("not a sealed frame: found a sealed stream, which open_reader reads") from error
@@ -179,7 +187,7 @@ class SealedStore:
                     return "elsewhere"
                 # One that cannot be removed now is refused once more.
                 with suppress(StoreError):
-                    self._store.delete_if(name, guards, now)
+                    await settled(self._store.delete_if(name, guards, now))
             raise
         # What the store says of its end, the store may have changed.
         if until is not None and until < now:
@@ -190,53 +198,58 @@ class SealedStore:
         kept = (sealed, SEALED, Opener(self._keyring, key, self._max_value_bytes))
         return raw, created, deadline, until, size, guards, kept
 
-    def fence(self, key: str, tags: Sequence[str]) -> bytes:
+    async def fence(self, key: str, tags: Sequence[str]) -> bytes:
         """Guards of all names of a key and its tags."""
         names = [name.hex() for tag in tags for name in self._keyring.tag_names(self._prefix + tag)]
-        fences = [self._store.fence(name, names) for name in self._names(key)]
+        fences = [await settled(self._store.fence(name, names)) for name in self._names(key)]
         return reduce(add, fences)  # one of an engine beyond this machine is more than its bytes
 
     def place(self, key: str) -> tuple[Store | RemoteStore, str]:
         """The store behind, and the current name of a key there: who keeps these needs to be in no tenant's context."""
         return self._store, self._names(key)[0]
 
-    def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
+    async def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """The sealed frame of an entry, when it was written, and its deadline."""
-        found = (self._store.entry(name, now) for name in self._names(key))
-        return next((one for one in found if one is not None), None)
+        for name in self._names(key):
+            if (found := await settled(self._store.entry(name, now))) is not None:
+                return found  # type: ignore[no-any-return]
+        return None
 
-    def contains(self, key: str, now: int) -> bool:
+    async def contains(self, key: str, now: int) -> bool:
         """Whether there is an entry under any of its names; whether it can be opened, `get` finds out."""
-        return any(self._store.contains(name, now) for name in self._names(key))
+        for name in self._names(key):
+            if await settled(self._store.contains(name, now)):
+                return True
+        return False
 
-    def touch(self, key: str, deadline: int | None, now: int) -> bool:
+    async def touch(self, key: str, deadline: int | None, now: int) -> bool:
         """Move the deadline of the entry under all of its names."""
-        return any([self._store.touch(name, deadline, now) for name in self._names(key)])
+        return any([await settled(self._store.touch(name, deadline, now)) for name in self._names(key)])
 
-    def delete_many(self, keys: Sequence[str], now: int) -> int:
+    async def delete_many(self, keys: Sequence[str], now: int) -> int:
         """Remove the entries under all of their names."""
-        return sum(self._store.delete_many(self._names(key), now) > 0 for key in keys)
+        return sum([await settled(self._store.delete_many(self._names(key), now)) > 0 for key in keys])
 
-    def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
+    async def invalidate_tags(self, tags: Sequence[str], now: int) -> None:
         """Invalidate the tags under all of their names."""
         names = [name.hex() for tag in tags for name in self._keyring.tag_names(self._prefix + tag)]
-        self._store.invalidate_tags(names, now)
+        await settled(self._store.invalidate_tags(names, now))
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Make all entries of the namespace misses."""
-        self._store.clear()
+        await settled(self._store.clear())
 
-    def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
+    async def keys(self, prefix: str, start: bytes | None, now: int) -> tuple[list[str], bytes | None]:
         """As `Store.keys`. The names do not tell keys: each entry is opened. What this keyring and tenant cannot open
         is left out, and so are streams.
         """
-        names, after = self._store.keys("", start, now)
-        opened = (self._key_of(name, now) for name in names)
+        names, after = await settled(self._store.keys("", start, now))
+        opened = [await self._key_of(name, now) for name in names]
         return [key for key in opened if key is not None and key.startswith(prefix)], after
 
-    def _key_of(self, name: str, now: int) -> str | None:
+    async def _key_of(self, name: str, now: int) -> str | None:
         """The key of the entry under a name, if it can be opened; one that is not sealed stands under its key."""
-        found = self._store.look(name, now, whole=True)
+        found: Any = await settled(self._store.look(name, now, whole=True))
         if isinstance(found, str):
             return None
         try:

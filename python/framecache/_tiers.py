@@ -1,12 +1,16 @@
-"""The tiers of one namespace: what a write does to L1 and to the store of this machine. See `_reading` for the rest."""
+"""The tiers of one namespace: what a write does to L1 and to the store. See `_reading` for the rest.
+
+What may have to ask an engine is an operation of `_asking`.
+"""
 
 from __future__ import annotations
 
 from framecache import _shared
+from framecache._asking import at_leisure, settled
 from framecache._framecache import FrameError, StoreError, Unsupported, ValueTooLarge
 from framecache._reading import Found, Reader
 from framecache._times import now_by
-from framecache._values import choose, decode, encode
+from framecache._values import choose, decode, encode, is_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class Tiers(Reader):
 
     # Writing
 
-    def put(
+    async def put(
         self,
         values: Iterable[tuple[bytes, str, object]],
         created: int,
@@ -77,7 +81,7 @@ class Tiers(Reader):
         values = list(values)
         started = self.shared.started()
         if (store := self.store) is not None:
-            stored = self._write(store, values, created, deadline, until, codec, tags, if_absent, fence, lease)
+            stored = await self._write(store, values, created, deadline, until, codec, tags, if_absent, fence, lease)
         elif (l1 := self.l1) is not None:
             stored = [
                 self._keep(
@@ -140,7 +144,7 @@ class Tiers(Reader):
             kept = l1.fill(canonical, decoded, *encoded, created, deadline, until, guards, share)
         return "written" if kept else "dropped"
 
-    def _write(
+    async def _write(
         self,
         store: Store | SealedStore | RemoteStore,
         values: Sequence[tuple[bytes, str, object]],
@@ -153,12 +157,15 @@ class Tiers(Reader):
         fence: bytes | None,
         lease: int | None,
     ) -> list[Status]:
-        chosen = [(key, *choose(value, codec)) for _, key, value in values]
+        chosen = [
+            (key, *(choose(value, codec) if is_small(value) else await at_leisure(choose, value, codec)))
+            for _, key, value in values
+        ]
         # Without a fence, as the store failed when it was to be taken, nobody knows what happened since.
         if fence == b"" or not self.shared.breaker.allows(write=True):
             return ["dropped"] * len(values)
         try:
-            stored = store.put_many(
+            written = store.put_many(
                 chosen,
                 created,
                 until,
@@ -168,6 +175,7 @@ class Tiers(Reader):
                 lease=lease,
                 fence=fence,
             )
+            stored: list[Status] = await settled(written)
         except StoreError as error:
             if self.shared.read_only:
                 raise
@@ -176,13 +184,13 @@ class Tiers(Reader):
         self.shared.breaker.succeeded(write=True)
         return stored
 
-    def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:
+    async def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:
         """Guards of all that could make a value that is computed from now on a thing of the past."""
         if (store := self.store) is not None:
             if not self.shared.breaker.allows():
                 return b""
             try:
-                fence = store.fence(key, [*tags, *_in_store(key)])
+                fence: bytes = await settled(store.fence(key, [*tags, *_in_store(key)]))
             except (FrameError, StoreError):
                 self.shared.breaker.failed()
                 return b""
@@ -207,43 +215,43 @@ class Tiers(Reader):
         """What is bumped in memory to make entries misses."""
         return [f"n{self.scope}", *(f"t{self.scope}:{tag}" for tag in tags)]
 
-    def touch(self, key: str, deadline: int | None) -> bool:
+    async def touch(self, key: str, deadline: int | None) -> bool:
         """Move the deadline of an entry; return whether there was one to serve."""
         if (store := self.store) is not None:
-            return store.touch(key, deadline, now_by(self.shared.clock))
+            return bool(await settled(store.touch(key, deadline, now_by(self.shared.clock))))
         return self.l1 is not None and self.l1.touch(self.canonical(key), deadline)
 
     # Removing
 
-    def delete(self, keys: Sequence[tuple[bytes, str]]) -> int:
+    async def delete(self, keys: Sequence[tuple[bytes, str]]) -> int:
         """Remove entries, given as canonical key and key; return how many there were."""
         if (store := self.store) is not None:
-            return store.delete_many([key for _, key in keys], now_by(self.shared.clock))
+            return int(await settled(store.delete_many([key for _, key in keys], now_by(self.shared.clock))))
         if (l1 := self.l1) is None:
             return 0
         with _shared.mutex:
             l1.bump([self._name(key) for _, key in keys])
             return sum([l1.remove(canonical) for canonical, _ in keys])
 
-    def invalidate(self, tags: Sequence[str]) -> None:
+    async def invalidate(self, tags: Sequence[str]) -> None:
         """Make all entries with one of `tags` misses."""
         if (store := self.store) is not None:
-            store.invalidate_tags([*tags, ANY_TAG], now_by(self.shared.clock))
+            await settled(store.invalidate_tags([*tags, ANY_TAG], now_by(self.shared.clock)))
         elif (l1 := self.l1) is not None:
             l1.bump([f"t{self.scope}:{tag}" for tag in (*tags, ANY_TAG)])
 
-    def invalidate_function(self, label: str, function: int) -> None:
+    async def invalidate_function(self, label: str, function: int) -> None:
         """Make all results of a function misses."""
         if (store := self.store) is not None:
-            store.invalidate_tags(_in_store(f"{label}#"), now_by(self.shared.clock))
+            await settled(store.invalidate_tags(_in_store(f"{label}#"), now_by(self.shared.clock)))
         elif (l1 := self.l1) is not None:
             l1.bump([f"t{self.scope}:{_of_scope(function)}"])
             l1.purge()
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Make all entries of the namespace misses."""
         if (store := self.store) is not None:
-            store.clear()
+            await settled(store.clear())
         elif (l1 := self.l1) is not None:
             l1.bump([f"n{self.scope}"])
             l1.purge()
