@@ -7,7 +7,7 @@ import functools
 import time
 
 from framecache import _background
-from framecache._flight import Flight, Outcome, enter, enter_background, wake
+from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._lease import HELD
 from framecache._reading import Found, is_light
 
@@ -175,7 +175,7 @@ class AsyncComputer:
         computer = self.threads
         asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
         try:
-            return bool(await _result_of(asked))
+            return await _background.result_of(asked)
         except asyncio.CancelledError:
             asked.add_done_callback(lambda _: _background.later(computer.release, flight))
             raise
@@ -184,17 +184,4 @@ class AsyncComputer:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""
         if self._tiers.store is None:
             return work(*arguments)
-        return await _result_of(_background.submit(work, *arguments))
-
-
-async def _result_of(future: Future[Any]) -> Any:
-    """What a worker thread returns. If this is cancelled before it begins, it does not."""
-    loop = asyncio.get_running_loop()
-    sleeper = loop.create_future()
-    future.add_done_callback(lambda _: wake(sleeper, loop))
-    try:
-        await sleeper
-    except BaseException:
-        future.cancel()
-        raise
-    return future.result()
+        return await _background.in_worker(work, *arguments)

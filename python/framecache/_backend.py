@@ -12,6 +12,7 @@ from abc import abstractmethod
 from os import urandom
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from framecache._background import in_worker
 from framecache._framecache import StoreError
 
 TYPE_CHECKING = False
@@ -192,22 +193,92 @@ class Backend(Protocol):
         raise _not_written("listen", "invalidation")
 
     def for_loop(self) -> AsyncBackend | None:
-        """The same for the running event loop, if it has one that needs no thread."""
+        """The same for the running event loop; `None` where threads are to do all that its coroutines ask for."""
         return None
 
     def close(self) -> None:
         """Give up what was opened here; a client that was given stays open."""
 
 
-@runtime_checkable
-class AsyncBackend(Protocol):
-    """What an engine does for event loops without a thread; all else its `Backend` does in one."""
+class AsyncBackend:
+    """An engine for event loops: the commands of its `Backend`, as coroutines. A class that derives from this one
+    writes those that need no thread; the others the backend does, in one of framecache's own.
+
+    Who is cancelled leaves a command that was sent to end by itself, a write as well as a read. `health`, `distrust`
+    and `listen`, which wait for nobody, are the backend's.
+
+    Args:
+        backend: The same engine for threads.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    # Reading
+
+    async def get(self, name: str) -> Buffer | None:
+        """As `Backend.get`."""
+        return await in_worker(self.backend.get, name)
 
     async def get_many(self, names: Sequence[str]) -> Values:
-        """As `Backend.get_many`. Who is cancelled leaves the command to end by itself."""
+        """As `Backend.get_many`."""
+        return await in_worker(self.backend.get_many, names)
+
+    async def peek(self, names: Sequence[str], nbytes: int) -> Values:
+        """As `Backend.peek`."""
+        return await in_worker(self.backend.peek, names, nbytes)
+
+    async def names(self, prefix: str, start: str | None) -> tuple[Sequence[str], str | None]:
+        """As `Backend.names`."""
+        return await in_worker(self.backend.names, prefix, start)
+
+    # Writing
+
+    async def set(self, write: Write) -> bool:
+        """As `Backend.set`."""
+        return await in_worker(self.backend.set, write)
+
+    async def set_many(self, writes: Sequence[Write]) -> list[bool]:
+        """As `Backend.set_many`."""
+        return await in_worker(self.backend.set_many, writes)
+
+    async def delete(self, name: str) -> bool:
+        """As `Backend.delete`."""
+        return await in_worker(self.backend.delete, name)
+
+    async def delete_many(self, names: Sequence[str]) -> int:
+        """As `Backend.delete_many`."""
+        return await in_worker(self.backend.delete_many, names)
+
+    async def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.delete_if`."""
+        return await in_worker(self.backend.delete_if, name, offset, part)
+
+    async def touch(self, name: str, offset: int, part: bytes) -> bool:
+        """As `Backend.touch`."""
+        return await in_worker(self.backend.touch, name, offset, part)
+
+    async def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
+        """As `Backend.stamps`."""
+        return await in_worker(self.backend.stamps, names, milliseconds)
+
+    # Leases
+
+    async def lease(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `Backend.lease`."""
+        return await in_worker(self.backend.lease, name, token, milliseconds)
 
     async def renew(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.renew`."""
+        return await in_worker(self.backend.renew, name, token, milliseconds)
+
+    async def release(self, name: str, token: int) -> bool:
+        """As `Backend.release`."""
+        return await in_worker(self.backend.release, name, token)
+
+    # The engine
 
     async def close(self) -> None:
-        """Give up the connections of this loop."""
+        """Wait for the commands of this loop that nobody waits for any more, and give up its connections. What the
+        backend has for threads stays open.
+        """

@@ -15,11 +15,15 @@ import threading
 import time
 from queue import SimpleQueue
 
+from framecache._flight import wake
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from typing import Any, Final
+    from typing import Any, Final, TypeVar
+
+    R = TypeVar("R")
 
 #: Refreshers at once; who asks for more is told that there is none.
 _REFRESHERS: Final = 8
@@ -101,14 +105,14 @@ def spawn(work: Callable[[], object]) -> bool:
     return False
 
 
-def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+def submit(work: Callable[..., R], *arguments: Any) -> Future[R]:
     """Run `work` in a thread of the pool, in a copy of this context; right here where there is none to be had.
 
     The pool is framecache's own: that of a loop may be full of callers that wait for what this work is to find out.
     """
     from concurrent.futures import Future
 
-    future: Future[Any] = Future()
+    future: Future[R] = Future()
     context = contextvars.copy_context()
 
     def body() -> None:
@@ -124,6 +128,26 @@ def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
     else:
         body()
     return future
+
+
+async def result_of(future: Future[R]) -> R:
+    """What a worker thread returns. If this is cancelled before it begins, it does not."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    sleeper = loop.create_future()
+    future.add_done_callback(lambda _: wake(sleeper, loop))
+    try:
+        await sleeper
+    except BaseException:
+        future.cancel()
+        raise
+    return future.result()
+
+
+async def in_worker(work: Callable[..., R], *arguments: Any) -> R:
+    """What `work` returns in a thread of the pool."""
+    return await result_of(submit(work, *arguments))
 
 
 def later(work: Callable[..., object], *arguments: Any) -> None:

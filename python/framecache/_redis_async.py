@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import ref
 
+from framecache._backend import AsyncBackend
 from framecache._framecache import StoreError
 from framecache._redis_replies import are_values, is_count
 from framecache._redis_wire import AsyncWire, is_plain
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from typing import Any, Final
 
-    from framecache._backend import Values
+    from framecache._backend import Backend, Values
 
 #: Renews a lease that the token still has.
 RENEW: Final = """
@@ -24,19 +25,25 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 DEADLINE: Final = 5.0
 
 
-class AsyncRedis:
+class AsyncRedis(AsyncBackend):
     """The commands of a client of one loop, each in a task of its own: who is cancelled, or waits no longer, leaves it
     to end by itself, so that no connection is given back with an answer still to come.
 
     Args:
+        backend: The same server for threads.
         client: The client.
         failed: Makes an error of framecache from one of redis-py.
         errors: Those of redis-py.
     """
 
     def __init__(
-        self, client: Any, failed: Callable[[Exception], Exception], errors: tuple[type[Exception], ...]
+        self,
+        backend: Backend,
+        client: Any,
+        failed: Callable[[Exception], Exception],
+        errors: tuple[type[Exception], ...],
     ) -> None:
+        super().__init__(backend)
         self._client = client
         self._wire = AsyncWire(client) if is_plain(client) else None
         self._failed = failed
