@@ -7,6 +7,7 @@ import functools
 import time
 
 from framecache import _background
+from framecache._asking import in_loop, run, run_in_loop
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._lease import HELD
 from framecache._reading import Found, is_light
@@ -15,9 +16,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
-    from typing import Any
+    from typing import Any, TypeVar
 
+    from framecache._asking import Operation
     from framecache._compute import Computer, Plan
+
+    R = TypeVar("R")
 
 
 class AsyncComputer:
@@ -38,7 +42,7 @@ class AsyncComputer:
         """As `Computer.find`."""
         found = self.threads.find(plan, canonical, key, at_hand=True)
         if found == "elsewhere":
-            ahead = await self._tiers.ask(key)
+            ahead = await self._tiers.ask(key, plan.views, stale=plan.may_be_stale)
             find = functools.partial(self.threads.find, plan, canonical, key, ahead=ahead)
             found = find() if is_light(ahead) else await self.in_thread(find)
         return found
@@ -142,15 +146,20 @@ class AsyncComputer:
                 return known
             if flight.background and key in computer.cooling:
                 return Outcome("lost")
-            fence = computer.begin(plan, key, flight)
+            fence = await self.in_loop(computer.begin, plan, key, flight)
             value = await call()
-            kept: Outcome = await self.in_thread(computer.keep, plan, canonical, key, value, fence, flight)
-            return kept
+            return await self.in_loop(computer.keep, plan, canonical, key, value, fence, flight)
         except Exception as error:
-            return computer.failed(plan, key, error)
-        finally:
             if flight.lease is not None:
-                _background.later(computer.release, flight)
+                await self.in_loop(computer.release, flight)
+            return computer.failed(plan, key, error)
+        except asyncio.CancelledError:
+            if flight.lease is not None:
+                _background.submit(self._release, flight)
+            raise
+        finally:
+            if flight.lease is not None:  # its loop was closed: a finalizer ends this
+                _background.later(self._release, flight)
             del flight  # as in `compute`
 
     # Leases
@@ -172,13 +181,26 @@ class AsyncComputer:
         return HELD if flight.background else None
 
     async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
-        computer = self.threads
-        asked: Future[bool] = _background.submit(computer.ask_for_lease, plan, key, flight)
+        ask = functools.partial(self.threads.ask_for_lease, plan, key, flight)
+        asked: asyncio.Task[bool] | Future[bool]
+        if self._tiers.has_loop_backend():
+            asked = asyncio.get_running_loop().create_task(run_in_loop(ask()))
+            answer: Awaitable[bool] = asyncio.shield(asked)
+        else:
+            asked = _background.submit(lambda: run(ask()))
+            answer = _background.result_of(asked)
         try:
-            return await _background.result_of(asked)
+            return await answer
         except asyncio.CancelledError:
-            asked.add_done_callback(lambda _: _background.later(computer.release, flight))
+            asked.add_done_callback(lambda _: _background.submit(self._release, flight))
             raise
+
+    def _release(self, flight: Flight) -> None:
+        run(self.threads.release(flight))
+
+    async def in_loop(self, work: Callable[..., Operation[R]], *arguments: Any) -> R:
+        """As `_asking.in_loop`, of the tiers."""
+        return await in_loop(self._tiers.store, work, *arguments)
 
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""

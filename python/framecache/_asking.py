@@ -33,7 +33,7 @@ def ask(backend: Backend, command: str, *arguments: Any) -> Generator[Question, 
 @coroutine
 def at_leisure(work: Callable[..., T], *arguments: Any) -> Generator[Question, Any, T]:
     """What `work` returns, which may take so long that no event loop is to wait for it."""
-    return (yield None, work, arguments)
+    return (yield None, work, arguments)  # type: ignore[no-any-return]
 
 
 async def settled(found: Any) -> Any:
@@ -85,8 +85,7 @@ async def in_loop(store: Any, work: Callable[..., Operation[T]], *arguments: Any
     """
     if store is None:
         return run(work(*arguments))
-    backend = backend_of(store)
-    if backend is not None and backend.for_loop() is not None:
+    if has_loop_backend(store):
         return await run_in_loop(work(*arguments))
     return await in_worker(lambda: run(work(*arguments)))
 
@@ -94,3 +93,8 @@ async def in_loop(store: Any, work: Callable[..., Operation[T]], *arguments: Any
 def backend_of(store: Any) -> Backend | None:
     """The engine beyond this machine that a store asks, if it does."""
     return getattr(getattr(store, "_store", store), "backend", None)
+
+
+def has_loop_backend(store: Any) -> bool:
+    """Whether a store asks an engine that needs no thread to be asked by the running loop."""
+    return (backend := backend_of(store)) is not None and backend.for_loop() is not None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from framecache._acompute import AsyncComputer
     from framecache._entry import Entry
     from framecache._framecache import Missing
-    from framecache._reading import Found
+    from framecache._reading import Ahead, Found
     from framecache._times import Seconds
 
     R = TypeVar("R")
@@ -27,7 +27,9 @@ class AsyncMethods(Methods):
     """What coroutines call.
 
     Reads that memory or the index of the store answers happen at once. Whatever touches a file, takes a lock or writes
-    happens in a worker thread, where there is a store; the loop never waits for a disk.
+    happens in a worker thread, where there is a store; the loop never waits for a disk. An engine that was given as a
+    client for event loops is asked by the loop itself; values above 64 KiB, and containers of more than 1000 items, are
+    encoded and decoded in a thread.
     """
 
     _async: AsyncComputer | None = None
@@ -38,21 +40,29 @@ class AsyncMethods(Methods):
             value = self._l1.get(self._tiers.scope, key)
             if value is not MISSING:
                 return value
-        found: Found | str = "elsewhere"
-        if self._l1 is not None or self._slow or not self._remote:
-            found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
-        if found == "elsewhere":
+        if self._is_plain_remote and self._l1 is None and not self._slow and not require_zero_copy:
             ahead = await self._tiers.ask(key)
-            light = is_light(ahead)
-            plain = self._is_plain_remote and self._l1 is None and not self._slow and not require_zero_copy
-            if light and plain and isinstance(ahead, Reading):
+            if isinstance(ahead, Reading) and is_light(ahead):
                 values, rest = self._tiers.values_of(ahead, views)
                 if key in values:
                     return values[key]
                 ahead = rest[key]
-            find = partial(self._find, key, views, require_zero_copy, ahead=ahead)
-            found = find() if light else await self._in_thread(find)
+            found = await self._found(key, views, False, ahead)
+        else:
+            found = await self._afind(key, views, require_zero_copy)
         return default if isinstance(found, str) else found.value
+
+    async def _afind(self, key: str, views: bool, require_zero_copy: bool = False) -> Found | str:
+        """As `_find`."""
+        found = self._find(key, views, require_zero_copy, at_hand=self._has_store)
+        if found != "elsewhere":
+            return found
+        return await self._found(key, views, require_zero_copy, await self._tiers.ask(key, views, require_zero_copy))
+
+    async def _found(self, key: str, views: bool, require_zero_copy: bool, ahead: Ahead | None) -> Found | str:
+        """What `_find` makes of what the engine answered; without an answer, a thread asks."""
+        find = partial(self._find, key, views, require_zero_copy, ahead=ahead)
+        return find() if is_light(ahead) else await self._in_thread(find)
 
     async def aget_many(
         self,
@@ -68,7 +78,7 @@ class AsyncMethods(Methods):
         """As `get_many`, where `compute` gives an awaitable, which runs as that of `aget_or_set` does."""
         keys = list(dict.fromkeys(texts_of("keys", keys)))
         plan = self._plan(ttl, max_age, tags, lock, views)
-        values: dict[str, Any] = await self._in_thread(self._read_many, keys, views)
+        values: dict[str, Any] = await self._tiers.in_loop(self._read_many, keys, views)
         missing = [key for key in keys if key not in values]
         if compute is not None and missing:
             if self._is_bypassed():
@@ -82,7 +92,7 @@ class AsyncMethods(Methods):
 
     async def aget_entry(self, key: str, *, views: bool = False) -> Entry | None:
         """As `get_entry`."""
-        return await self._in_thread(lambda: self.get_entry(key, views=views))  # type: ignore[no-any-return]
+        return self._entry_of(key, await self._afind(key, views))
 
     async def aget_or_set(
         self,
@@ -115,8 +125,7 @@ class AsyncMethods(Methods):
         codec: str | None = None,
     ) -> bool:
         """As `set`."""
-        stored = await self._in_thread(self._put, {key: value}, ttl, max_age, tags, if_absent, codec)
-        return bool(stored == 1)
+        return await self._tiers.in_loop(self._put, {key: value}, ttl, max_age, tags, if_absent, codec) == 1
 
     async def aset_many(
         self,
@@ -127,40 +136,42 @@ class AsyncMethods(Methods):
         tags: Iterable[str] = (),
     ) -> int:
         """As `set_many`."""
-        return int(await self._in_thread(self._put, values, ttl, max_age, tags))
+        return await self._tiers.in_loop(self._put, values, ttl, max_age, tags)
 
     async def atouch(self, key: str, ttl: Seconds | Missing | None = MISSING) -> bool:
         """As `touch`."""
-        return bool(await self._in_thread(self.touch, key, ttl))
+        return await self._tiers.in_loop(self._touch, key, ttl)
 
     async def acontains(self, key: str) -> bool:
         """As `contains`."""
-        return bool(await self._in_thread(self.contains, key)) if self._remote else self.contains(key)
+        return await self._tiers.in_loop(self._contains, key) if self._remote else self.contains(key)
 
     async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         """As `keys`."""
-        from itertools import islice
-
-        keys = self.keys(prefix)
-        while some := await self._in_thread(lambda: list(islice(keys, 1000))):
-            for key in some:
+        tiers = self._opened()
+        keys, after = await tiers.in_loop(tiers.keys, prefix)
+        while True:
+            for key in keys:
                 yield key
+            if after is None:
+                return
+            keys, after = await tiers.in_loop(tiers.keys, prefix, after)
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""
-        return bool(await self._in_thread(self.delete, key))
+        return await self.adelete_many([key]) > 0
 
     async def adelete_many(self, keys: Iterable[str]) -> int:
         """As `delete_many`."""
-        return int(await self._in_thread(self.delete_many, keys))
+        return await self._tiers.in_loop(self._delete_many, keys)
 
     async def ainvalidate_tags(self, *tags: str) -> None:
         """As `invalidate_tags`."""
-        await self._in_thread(self.invalidate_tags, *tags)
+        await self._tiers.in_loop(self._invalidate_tags, tags)
 
     async def aclear(self) -> None:
         """As `clear`."""
-        await self._in_thread(self.clear)
+        await self._tiers.in_loop(self._clear)
 
     async def astats(self) -> dict[str, int]:
         """As `stats`, which waits for nothing."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextvars
 import time
 
+from framecache import _background
+from framecache._asking import run
 from framecache._flight import Flight, Outcome, enter
 from framecache._framecache import InvalidArgument
 from framecache._reading import Found
@@ -44,28 +46,29 @@ class Lead:
         """The canonical key of a user's key."""
         return self._computer.tiers.canonical(key)
 
-    def ask(self) -> list[str]:
+    async def ask(self) -> list[str]:
         """Have each of the keys computed that no other process computes; return those that one does."""
         computer, plan = self._computer, self._plan
         asks = plan.lock and computer.leases.are_given()
         held = []
         for key, flight in self.flights.items():
-            if asks and computer.ask_for_lease(plan, key, flight) and not flight.alone:
+            if asks and await computer.ask_for_lease(plan, key, flight) and not flight.alone:
                 held.append(key)
             else:
-                self.begin(key)
+                await self.begin(key)
         return held
 
-    def begin(self, key: str, found: Found | str | None = None) -> None:
+    async def begin(self, key: str, found: Found | str | None = None) -> None:
         """Have this key computed, unless somebody did meanwhile; `found` is what he computed."""
-        flight = self.flights[key]
+        flight, computer = self.flights[key], self._computer
         if not isinstance(found, Found):
-            found = None if flight.alone else self._computer.fresh(self._plan, self.canonical(key), key)
+            looked = "absent" if flight.alone else await computer.look(self._plan, self.canonical(key), key)
+            found = looked if isinstance(looked, Found) and not computer.late(looked) else None
         if found is not None or self._ended:
-            self._computer.release(flight)
-            self._computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
+            await computer.release(flight)
+            computer.flights.end(flight, Outcome("lost" if found is None else "found", found))
             return
-        self._fences[key] = self._computer.begin(self._plan, key, flight)
+        self._fences[key] = await computer.begin(self._plan, key, flight)
         self._begun.append(key)
 
     def begun(self) -> list[str]:
@@ -79,7 +82,7 @@ class Lead:
             enter(self.flights[key])
         return compute(keys)
 
-    def keep(self, values: Mapping[str, Any]) -> None:
+    async def keep(self, values: Mapping[str, Any]) -> None:
         """Store what was computed; of a key without a value, nothing."""
         if not hasattr(values, "keys"):
             raise InvalidArgument(f"compute: expected it to return a mapping of keys to values, got {values!r:.100}")
@@ -88,9 +91,10 @@ class Lead:
             key = self._begun.pop(0)
             flight, outcome = self.flights[key], Outcome("alone")
             if key in values:
-                outcome = computer.keep(self._plan, self.canonical(key), key, values[key], self._fences[key], flight)
+                fence = self._fences[key]
+                outcome = await computer.keep(self._plan, self.canonical(key), key, values[key], fence, flight)
             else:
-                computer.release(flight)
+                await computer.release(flight)
             computer.flights.end(flight, outcome)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -98,9 +102,13 @@ class Lead:
         self._ended = True
         self._begun.clear()
         for flight in self.flights.values():
-            self._computer.release(flight)
             outcome = Outcome("raised" if isinstance(error, Exception) else "lost", error=error)
             self._computer.flights.end(flight, outcome)
+
+    async def release(self) -> None:
+        """Give back what leases there are; to be done before the end."""
+        for flight in self.flights.values():
+            await self._computer.release(flight)
 
 
 class _Round:
@@ -205,22 +213,23 @@ def _lead(lead: Lead, plan: Plan, computer: Computer, compute: Callable[[list[st
     """Compute the keys that the caller leads: first those that no other process computes."""
     error: BaseException | None = None
     try:
-        held = lead.ask()
+        held = run(lead.ask())
         _compute(lead, compute)
         for key in held:
-            lead.begin(key, computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False))
+            run(lead.begin(key, computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False)))
         _compute(lead, compute)
     except BaseException as raised:
         error = raised
         raise
     finally:
+        run(lead.release())
         lead.end(error)
         del error  # whose traceback has this frame
 
 
 def _compute(lead: Lead, compute: Callable[[list[str]], Mapping[str, Any]]) -> None:
     if lead.begun():
-        lead.keep(contextvars.copy_context().run(lead.inside, compute))
+        run(lead.keep(contextvars.copy_context().run(lead.inside, compute)))
 
 
 class _Part:
@@ -278,10 +287,16 @@ def _start(loop: asyncio.AbstractEventLoop, lead: Lead, work: Coroutine[Any, Any
     """Run it in a task, which is cancelled when nobody waits for any of its keys."""
     task = loop.create_task(work)
     # One that is cancelled before it begins never runs.
-    task.add_done_callback(lambda _: lead.end())
+    task.add_done_callback(lambda _: _abandon(lead))
     parts = set(lead.flights)
     for key, flight in lead.flights.items():
         flight.task = _Part(task, parts, key)  # type: ignore[assignment]  # all that is asked of it is `cancel`
+
+
+def _abandon(lead: Lead) -> None:
+    if any(flight.lease is not None for flight in lead.flights.values()):
+        _background.submit(lambda: run(lead.release()))
+    lead.end()
 
 
 async def _alead(
@@ -292,13 +307,14 @@ async def _alead(
 ) -> None:
     """As `_lead`; what `compute` raises is an outcome."""
     try:
-        held = await computer.in_thread(lead.ask)
+        held = await computer.in_loop(lead.ask)
         await _acompute(computer, lead, compute)
         for key in held:
             lease = await computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
-            await computer.in_thread(lead.begin, key, lease)
+            await computer.in_loop(lead.begin, key, lease)
         await _acompute(computer, lead, compute)
     except Exception as error:
+        await computer.in_loop(lead.release)
         lead.end(error)
 
 
@@ -306,4 +322,4 @@ async def _acompute(
     computer: AsyncComputer, lead: Lead, compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]]
 ) -> None:
     if lead.begun():
-        await computer.in_thread(lead.keep, await lead.inside(compute))
+        await computer.in_loop(lead.keep, await lead.inside(compute))

@@ -7,11 +7,12 @@ import functools
 import time
 
 from framecache import _background, _renewal
+from framecache._asking import at_leisure, run
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
 from framecache._lease import HELD, Leases
-from framecache._reading import Found
+from framecache._reading import Found, is_light
 from framecache._tiers import ANY_TAG
 from framecache._times import Lifetime, now_by
 from framecache._values import decode, encode
@@ -97,6 +98,11 @@ class Plan:
         self.first = True
         self.hits = self.misses = self.stale = self.errors = 0
 
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether what is past its deadline may be of use."""
+        return self.lifetime.stale > 0 or self.ttl_of is not None
+
 
 class Computer:
     """Looks values up in the tiers of one namespace, and computes those that are not there, in the caller's thread.
@@ -134,7 +140,7 @@ class Computer:
                 canonical,
                 key,
                 views=plan.views,
-                stale=plan.lifetime.stale > 0 or plan.ttl_of is not None,
+                stale=plan.may_be_stale,
                 share=plan.share,
                 at_hand=at_hand,
                 own=plan.function != 0,
@@ -146,7 +152,9 @@ class Computer:
         found = self.find(plan, canonical, key, at_hand=self.tiers.backend is not None)
         if found != "elsewhere":
             return found
-        return self.find(plan, canonical, key, ahead=await self.tiers.look(key, plan.views, stale=True))
+        ahead = await self.tiers.look(key, plan.views, stale=plan.may_be_stale)
+        find = functools.partial(self.find, plan, canonical, key, ahead=ahead)
+        return find() if is_light(ahead) else await at_leisure(find)
 
     def fresh(self, plan: Plan, canonical: bytes, key: str) -> Found | None:
         """A value that need not be computed, if there is one."""
@@ -299,15 +307,15 @@ class Computer:
                 found = self.fresh(plan, canonical, key)
             if (known := self.known(plan, key, fallback, force, found)) is not None:
                 return known
-            fence = self.begin(plan, key, flight)
+            fence = run(self.begin(plan, key, flight))
             context = contextvars.copy_context()
             context.run(enter, flight)
             value = context.run(call)
-            return context.run(self.keep, plan, canonical, key, value, fence, flight)
+            return context.run(run, self.keep(plan, canonical, key, value, fence, flight))
         except Exception as error:
             return self.failed(plan, key, error)
         finally:
-            self.release(flight)
+            run(self.release(flight))
             del flight  # as in `compute`
 
     def known(
@@ -322,9 +330,9 @@ class Computer:
         # It may have failed while this caller was on its way here, which then serves what it has.
         return Outcome("lost") if not force and not self.is_to_compute(plan, key, fallback) else None
 
-    def begin(self, plan: Plan, key: str, flight: Flight) -> bytes:
+    async def begin(self, plan: Plan, key: str, flight: Flight) -> bytes:
         """Note that the function is called now; return guards of all that could outdate its result."""
-        fence = self.tiers.fence(key, plan.function, [ANY_TAG] if plan.tags_of is not None else plan.tags)
+        fence = await self.tiers.fence(key, plan.function, [ANY_TAG] if plan.tags_of is not None else plan.tags)
         if fence:
             flight.holds = functools.partial(self._holds, fence)
         flight.began = time.monotonic()
@@ -363,42 +371,42 @@ class Computer:
         if not plan.lock or not self.leases.are_given():
             return None
         ends = time.monotonic() + plan.lock
-        if not self.ask_for_lease(plan, key, flight):
+        if not run(self.ask_for_lease(plan, key, flight)):
             return None
         with self.leases.sleeper(key) as sleeper:
             while not (force or flight.alone or flight.background or time.monotonic() + sleeper.pause >= ends):
                 sleeper.sleep()
                 if (found := self.fresh(plan, canonical, key)) is not None:
                     return found
-                if not self.ask_for_lease(plan, key, flight):
+                if not run(self.ask_for_lease(plan, key, flight)):
                     return None
         return HELD if flight.background else None
 
-    def ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
+    async def ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
         """Ask for a lease, which the flight keeps then; return whether somebody else has it.
 
         What this process computes in vain gives its own to who takes its place.
         """
         if not flight.alone:
             for one in self.flights.before(flight):
-                self.release(one)
-        lease = self.leases.ask(key, plan.lock)
+                await self.release(one)
+        lease = await self.leases.ask(key, plan.lock)
         flight.lease = None if isinstance(lease, str) else lease
         if flight.is_dead():
-            self.release(flight)  # its loop was closed meanwhile
+            await self.release(flight)  # its loop was closed meanwhile
         elif flight.lease is not None:
             _renewal.keep(flight.lease, flight.loop)
         return lease == HELD
 
-    def release(self, flight: Flight) -> None:
+    async def release(self, flight: Flight) -> None:
         """Give the lease of a flight back, if it has one still."""
         lease, flight.lease = flight.lease, None
         if lease is not None:
-            lease.release()
+            await lease.release()
 
     # Storing
 
-    def keep(
+    async def keep(
         self,
         plan: Plan,
         canonical: bytes,
@@ -415,7 +423,7 @@ class Computer:
             first, plan.first = plan.first, False
             status = None
             try:
-                status = self._put_if_current(plan, canonical, key, value, fence, flight)
+                status = await self._put_if_current(plan, canonical, key, value, fence, flight)
             except ValueTooLarge as error:
                 self._note_unkept("too_large", key, error)
             except TypeError as error:
@@ -427,13 +435,13 @@ class Computer:
             if status == "written":
                 self._use(flight)
                 self.cooling.end(key)
-                if isinstance(found := self.find(plan, canonical, key), Found):
+                if isinstance(found := await self.look(plan, canonical, key), Found):
                     return Outcome("found", found)
             return self._unkept(plan, value)
         finally:
-            self.release(flight)
+            await self.release(flight)
 
-    def _put_if_current(
+    async def _put_if_current(
         self,
         plan: Plan,
         canonical: bytes,
@@ -451,7 +459,7 @@ class Computer:
         with _background.gate:
             lease = flight.lease
             token = None if lease is None or lease.is_over else lease.token
-            return self.put(plan, canonical, key, value, fence, token)
+            return await self.put(plan, canonical, key, value, fence, token)
 
     def _use(self, flight: Flight) -> None:
         """Note that the lease of a flight went with what was stored."""
@@ -459,13 +467,15 @@ class Computer:
         if lease is not None:
             lease.is_over = True
 
-    def put(self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None) -> Status:
+    async def put(
+        self, plan: Plan, canonical: bytes, key: str, value: Any, fence: bytes | None, lease: int | None
+    ) -> Status:
         """Store a value; return what became of it. Raises as `Tiers.put`."""
         lifetime = plan.lifetime if plan.ttl_of is None else _with_ttl(plan.lifetime, plan.ttl_of(value))
         tags = plan.tags if plan.tags_of is None else [*plan.tags, *plan.tags_of(value)]
         created = now_by(self._clock)
         deadline, until = lifetime.ends(created, key)
-        [status] = self.tiers.put(
+        [status] = await self.tiers.put(
             [(canonical, key, value)],
             created,
             deadline,

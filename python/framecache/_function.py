@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 
+from framecache._asking import run
 from framecache._compute import Computer, Plan
 from framecache._events import CacheInfo
 from framecache._framecache import MISSING, Call, InvalidArgument

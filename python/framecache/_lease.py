@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from framecache._asking import Operation
-
     from framecache._tiers import Tiers
 
 #: Stands for a lease that somebody else has.

@@ -6,7 +6,7 @@ that L1 compares. Those of a user's key are its UTF-8, those of a call its argum
 
 from __future__ import annotations
 
-from framecache._asking import backend_of, here, in_loop, run_in_loop, settled
+from framecache._asking import backend_of, has_loop_backend, here, in_loop, run_in_loop, settled
 from framecache._framecache import (
     L1,
     MISSING,
@@ -119,6 +119,10 @@ class Reader:
     async def in_loop(self, work: Callable[..., Operation[T]], *arguments: Any) -> T:
         """As `_asking.in_loop`, of these tiers."""
         return await in_loop(self.store, work, *arguments)
+
+    def has_loop_backend(self) -> bool:
+        """As `_asking.has_loop_backend`, of these tiers."""
+        return has_loop_backend(self.store)
 
     # Names
 
@@ -258,9 +262,7 @@ class Reader:
                 looked = ahead.result(now, stale, views, require_zero_copy)
             else:
                 looked = here(
-                    store.look(
-                        key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand
-                    )
+                    store.look(key, now, views=views, require_zero_copy=require_zero_copy, stale=stale, at_hand=at_hand)
                 )
                 if looked == "elsewhere":
                     return looked  # type: ignore[no-any-return]
@@ -313,9 +315,7 @@ class Reader:
             self._keep_copy(canonical, kept, payload, codec, described, created, deadline, until, guards, share)
         return Found(value, raw, created, deadline, until, size, "store")
 
-    async def look(
-        self, key: str, views: bool = False, require_zero_copy: bool = False, stale: bool = False
-    ) -> Ahead:
+    async def look(self, key: str, views: bool = False, require_zero_copy: bool = False, stale: bool = False) -> Ahead:
         """Ask the store, in an operation, for what is then given to `find`."""
         store = self.store
         if store is None or not self.shared.breaker.allows():

@@ -1,5 +1,6 @@
-"""A store beyond this machine: the interface of `Store` over a backend, whose values are frames behind a head. What asks
-the backend is an operation of `_asking`.
+"""A store beyond this machine: the interface of `Store` over a backend, whose values are frames behind a head.
+
+What asks the backend is an operation of `_asking`.
 
 What is read is anybody's bytes: it is parsed as such, its payload is foreign to every codec, and nothing of it is
 executed or trusted. An entry counts only with the stamps that its namespace and its tags have now, which are random.

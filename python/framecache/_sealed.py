@@ -202,7 +202,8 @@ class SealedStore:
         """Guards of all names of a key and its tags."""
         names = [name.hex() for tag in tags for name in self._keyring.tag_names(self._prefix + tag)]
         fences = [await settled(self._store.fence(name, names)) for name in self._names(key)]
-        return reduce(add, fences)  # one of an engine beyond this machine is more than its bytes
+        # One of an engine beyond this machine is more than its bytes.
+        return reduce(add, fences)  # type: ignore[no-any-return]
 
     def place(self, key: str) -> tuple[Store | RemoteStore, str]:
         """The store behind, and the current name of a key there: who keeps these needs to be in no tenant's context."""
