@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Final
 
+#: Seconds that a write waits for others.
+_PATIENCE: Final = 1.0
 #: How often a write is tried again whose guards may have changed between their check and the write.
 _TRIES: Final = 64
 
@@ -30,7 +32,7 @@ class DirectoryBackend(Backend):
     capabilities = Capabilities(keys=True, tags=True, lease=True, atomic=True)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._store = Store(os.fspath(path), namespace="framecache backend")
+        self._store = Store(os.fspath(path), namespace="framecache backend", writer_timeout=_PATIENCE)
         self.place = f"directory://{os.path.abspath(path)}"
 
     def get_many(self, names: Sequence[str]) -> list[memoryview | None]:

@@ -156,8 +156,8 @@ def test_the_right_to_compute_that_a_cancelled_task_asked_for_is_given_back(cach
             assert go.wait(PATIENCE)
             return leases.ask(*arguments)
 
-    def release(lease):
-        given_back(lease)
+    async def release(lease):
+        await given_back(lease)
         released.set()
 
     given_back = Lease.release

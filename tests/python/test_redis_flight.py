@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import pytest
 
 from framecache import Cache, _lease, _sleepers
+from framecache._asking import run
 from framecache._lease import LASTS, RENEWALS
 from framecache.crypto import Keyring
 from framecache.redis import Redis
@@ -241,12 +242,12 @@ def test_an_owner_that_stood_still_stores_nothing_late(server):
 def test_clocks_of_clients_do_not_end_leases(server, skew):
     clock = Clock(time.time() + skew)
     with owner(server.url, lock=60) as process, Cache(server.url, clock=clock) as cache:
-        assert cache._computer.leases.ask("key", 60) == "held"
+        assert run(cache._computer.leases.ask("key", 60)) == "held"
         assert 0 < server.client().pttl(LEASE) <= LASTS * 1000
         assert finish(process)[0] == "owner's"
-        mine = cache._computer.leases.ask("key", 60)
+        mine = run(cache._computer.leases.ask("key", 60))
         assert LASTS * 500 < server.client().pttl(LEASE) <= LASTS * 1000
-        mine.release()
+        run(mine.release())
 
 
 tenant: ContextVar[str] = ContextVar("tenant")
