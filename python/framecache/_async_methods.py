@@ -144,7 +144,10 @@ class AsyncMethods(Methods):
 
     async def acontains(self, key: str) -> bool:
         """As `contains`."""
-        return await self._tiers.in_loop(self._contains, key) if self._remote else self.contains(key)
+        if self._backend is None or self._is_bypassed() or not isinstance(key, str):
+            return self.contains(key)
+        tiers = self._opened()
+        return await tiers.in_loop(tiers.contains, tiers.canonical(key), key)
 
     async def akeys(self, prefix: str = "") -> AsyncIterator[str]:
         """As `keys`."""

@@ -13,7 +13,7 @@ from framecache._sealed import SealedStore
 from framecache._settings import Settings, given
 from framecache._shared import Shared
 from framecache._tiers import TenantTiers, Tiers
-from framecache._times import SystemClock, milliseconds
+from framecache._times import Lifetime, SystemClock, default_to
 from framecache._url import directory_of, is_remote, size_of, store_of
 from framecache._values import check_codec, check_compression, check_text, decode
 
@@ -68,8 +68,7 @@ class Base:
         self._max_value_bytes: int = given(max_value_bytes, MISSING, settings.max_value_bytes)
         on_error = given(on_error, MISSING, settings.on_error)
         _check(self._max_value_bytes, on_error, on_tamper, keyring, accept_plaintext_until)
-        if self._ttl is not None:
-            milliseconds(self._ttl)
+        self._lifetime = Lifetime(self._ttl)
         self._keyring = keyring
         self._accept_plaintext_until = accept_plaintext_until
         self._l1_sealed = l1_sealed
@@ -274,6 +273,12 @@ class Base:
         with _shared.mutex:
             self._slow += by
             self._calls.slow = self._slow
+
+    def _lifetime_of(self, ttl: Seconds | Missing | None, max_age: Seconds | None) -> Lifetime:
+        """How long an entry lasts that these arguments are given for."""
+        if ttl is MISSING and max_age is None:
+            return self._lifetime
+        return Lifetime(default_to(ttl, self._ttl), max_age)
 
     def _calls_through(self) -> bool:
         """Whether functions are just called now."""

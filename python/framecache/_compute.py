@@ -7,7 +7,7 @@ import functools
 import time
 
 from framecache import _background, _renewal
-from framecache._asking import at_leisure, run
+from framecache._asking import at_leisure, run, settled
 from framecache._breaker import Pauses
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._framecache import DecodeError, EncodeError, ValueTooLarge
@@ -475,18 +475,21 @@ class Computer:
         tags = plan.tags if plan.tags_of is None else [*plan.tags, *plan.tags_of(value)]
         created = now_by(self._clock)
         deadline, until = lifetime.ends(created, key)
-        [status] = await self.tiers.put(
-            [(canonical, key, value)],
-            created,
-            deadline,
-            until,
-            codec=plan.codec,
-            tags=tags,
-            function=plan.function,
-            fence=fence,
-            lease=lease,
-            share=plan.share,
-            views=plan.views,
+        status: Status
+        [status] = await settled(
+            self.tiers.put(
+                [(canonical, key, value)],
+                created,
+                deadline,
+                until,
+                codec=plan.codec,
+                tags=tags,
+                function=plan.function,
+                fence=fence,
+                lease=lease,
+                share=plan.share,
+                views=plan.views,
+            )
         )
         if status == "superseded":
             self.counts.add(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import CoroutineType
 
 from framecache._asking import at_leisure, here, run
 from framecache._base import Base
@@ -11,7 +12,7 @@ from framecache._entry import Entry
 from framecache._framecache import MISSING, FramecacheError, Store, StoreError
 from framecache._reading import Found, is_light
 from framecache._tiers import frame_of
-from framecache._times import Lifetime, default_to, limit_of, milliseconds, now_by
+from framecache._times import default_to, limit_of, milliseconds, now_by
 from framecache._values import check_codec, decode, tags_of, texts_of
 
 TYPE_CHECKING = False
@@ -225,13 +226,10 @@ class Methods(Base):
 
     def contains(self, key: str) -> bool:
         """Whether `get` would find a value; it may be gone by the time `get` is called."""
-        return run(self._contains(key))
-
-    async def _contains(self, key: str) -> bool:
         if self._is_bypassed() or not isinstance(key, str):
             return False
         tiers = self._opened()
-        return await tiers.contains(tiers.canonical(key), key)
+        return run(tiers.contains(tiers.canonical(key), key))
 
     def __contains__(self, key: object) -> bool:
         """As `contains`."""
@@ -300,7 +298,7 @@ class Methods(Base):
         if_absent: bool = False,
         codec: str | None = None,
     ) -> int:
-        lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
+        lifetime = self._lifetime_of(ttl, max_age)
         tags = tags_of(tags)
         codec = self._codec if codec is None else check_codec(codec)
         tiers = self._opened()
@@ -310,7 +308,7 @@ class Methods(Base):
             self._flights.fence(tiers.scope, key)
         created = now_by(self._clock)
         deadline, until = lifetime.ends(created)
-        stored = await tiers.put(
+        stored: Any = tiers.put(
             [(tiers.canonical(key), key, value) for key, value in values.items()],
             created,
             deadline,
@@ -319,7 +317,9 @@ class Methods(Base):
             tags=tags,
             if_absent=if_absent,
         )
-        return stored.count("written")
+        if type(stored) is CoroutineType:
+            stored = await stored
+        return int(stored.count("written"))
 
     def set_many(
         self,
@@ -373,7 +373,7 @@ class Methods(Base):
         lock: bool | Seconds,
         views: bool = False,
     ) -> Plan:
-        lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
+        lifetime = self._lifetime_of(ttl, max_age)
         return Plan(lifetime, tags=tags_of(tags), codec=self._codec, views=views, lock=limit_of(lock), strict=True)
 
     def touch(self, key: str, ttl: Seconds | Missing | None = MISSING) -> bool:

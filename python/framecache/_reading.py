@@ -6,6 +6,8 @@ that L1 compares. Those of a user's key are its UTF-8, those of a call its argum
 
 from __future__ import annotations
 
+from types import CoroutineType
+
 from framecache._asking import backend_of, has_loop_backend, here, in_loop, run_in_loop, settled
 from framecache._framecache import (
     L1,
@@ -431,14 +433,16 @@ class Reader:
         if not self.shared.breaker.allows():
             return False
         try:
-            found: bool = await settled(store.contains(key, now_by(self.shared.clock)))
+            found: Any = store.contains(key, now_by(self.shared.clock))
+            if type(found) is CoroutineType:
+                found = await found
         except (FrameError, StoreBusy):
             return False
         except StoreError as error:
             self.failed(error, key)
             return False
         self.shared.breaker.succeeded()
-        return found
+        return bool(found)
 
     async def keys(self, prefix: str, start: bytes | None = None) -> tuple[list[str], bytes | None]:
         """Some of the keys that begin with `prefix`, and what to pass to get the next ones; `None` at the end."""

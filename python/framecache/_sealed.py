@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import partial, reduce
+from functools import reduce
 from operator import add
+from types import CoroutineType
 
 from framecache._asking import at_leisure, settled
 from framecache._framecache import (
@@ -19,7 +20,7 @@ from framecache._framecache import (
     SerializationWrapper,
     StoreError,
 )
-from framecache._values import SEALED, Opener, is_small
+from framecache._values import SEALED, SMALL, Opener, is_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,21 +95,13 @@ class SealedStore:
         """Seal and store entries, each in place of those that it has under other names."""
         sealed = []
         for key, codec, value, python in values:
-            seal = partial(
-                self._keyring.seal_value,
-                self._prefix + key,
-                codec,
-                value,
-                python,
-                created=created,
-                until=until,
-                compression=self._compression,
-                max_value_bytes=self._max_value_bytes,
-            )
-            _, frame = seal() if is_small(value) else await at_leisure(seal)
+            if is_small(value):
+                _, frame = self._seal(key, codec, value, python, created, until)
+            else:
+                _, frame = await at_leisure(self._seal, key, codec, value, python, created, until)
             name, *others = self._names(key)
             sealed.append((name, frame, others))
-        stored = self._store.put_frames(
+        stored: Any = self._store.put_frames(
             sealed,
             created,
             until,
@@ -118,7 +111,21 @@ class SealedStore:
             lease=lease,
             fence=fence,
         )
-        return await settled(stored)  # type: ignore[no-any-return]
+        return await stored if type(stored) is CoroutineType else stored  # type: ignore[no-any-return]
+
+    def _seal(
+        self, key: str, codec: str, value: Any, python: dict[str, Any], created: int, until: int | None
+    ) -> tuple[bytes, Frame]:
+        return self._keyring.seal_value(
+            self._prefix + key,
+            codec,
+            value,
+            python,
+            created=created,
+            until=until,
+            compression=self._compression,
+            max_value_bytes=self._max_value_bytes,
+        )
 
     async def look(
         self,
@@ -145,7 +152,9 @@ class SealedStore:
             others = b"".join([await settled(self._store.fence(name, [])) for name in names] if len(names) > 1 else ())
             missed = "absent"
             for name in names:
-                found: Any = await settled(self._store.look(name, now, stale=stale, at_hand=at_hand, whole=True))
+                found: Any = self._store.look(name, now, stale=stale, at_hand=at_hand, whole=True)
+                if type(found) is CoroutineType:
+                    found = await found
                 if isinstance(found, str):
                     if found == "elsewhere":
                         return found
@@ -153,7 +162,16 @@ class SealedStore:
                     continue
                 if require_zero_copy:
                     raise CopyRequired("reading payload would copy: it is sealed")
-                return await self._opened(key, name, found, others, now, at_hand)
+                try:
+                    if found[0].nbytes <= SMALL:
+                        opened = self._open(key, found[0])
+                    else:
+                        opened = await at_leisure(self._open, key, found[0])
+                except EntryRefused as error:
+                    if await self._is_left(error, name, found, now, at_hand):
+                        return "elsewhere"
+                    raise
+                return self._opened(key, found, opened, others, now)
             if self._store.holds(others):
                 break
         if time.time() < self._plaintext_until:
@@ -164,38 +182,42 @@ class SealedStore:
             )
         return missed
 
-    async def _opened(
+    def _open(self, key: str, sealed: Frame) -> tuple[Frame, str, dict[str, Any], int | None, int | None]:
+        return self._keyring.open_value(self._prefix + key, sealed, max_value_bytes=self._max_value_bytes)
+
+    async def _is_left(self, error: EntryRefused, name: str, found: tuple[Any, ...], now: int, at_hand: bool) -> bool:
+        """Whether an entry that was refused is to be looked at once more, where it may be removed; if not, it is now.
+
+        Raises:
+            FrameError: It is a stream.
+        """
+        sealed, guards = found[0], found[5]
+        if _starts_stream(sealed):
+            raise FrameError("not a sealed frame: found a sealed stream, which open_reader reads") from error
+        if error.reason not in _KEPT and not at_hand:
+            # One that cannot be removed now is refused once more.
+            with suppress(StoreError):
+                await settled(self._store.delete_if(name, guards, now))
+        return error.reason not in _KEPT and at_hand
+
+    def _opened(
         self,
         key: str,
-        name: str,
         found: tuple[Frame, int, int | None, int | None, int, bytes],
+        opened: tuple[Frame, str, dict[str, Any], int | None, int | None],
         others: bytes,
         now: int,
-        at_hand: bool,
     ) -> Looked:
-        """What `look` returns of an entry that was found under a name."""
+        """What `look` returns of an entry that was opened."""
         sealed, created, deadline, _, size, guards = found
-        key = self._prefix + key
-        try:
-            opened = partial(self._keyring.open_value, key, sealed, max_value_bytes=self._max_value_bytes)
-            payload, codec, python, sealed_at, until = opened() if is_small(sealed) else await at_leisure(opened)
-        except EntryRefused as error:
-            if _starts_stream(sealed):
-                raise FrameError("not a sealed frame: found a sealed stream, which open_reader reads") from error
-            if error.reason not in _KEPT:
-                if at_hand:
-                    return "elsewhere"
-                # One that cannot be removed now is refused once more.
-                with suppress(StoreError):
-                    await settled(self._store.delete_if(name, guards, now))
-            raise
+        payload, codec, python, sealed_at, until = opened
         # What the store says of its end, the store may have changed.
         if until is not None and until < now:
             return "expired"
         raw, created, guards = (payload, codec, python), sealed_at or created, guards + others
         if not self._l1_sealed:
             return raw, created, deadline, until, size, guards
-        kept = (sealed, SEALED, Opener(self._keyring, key, self._max_value_bytes))
+        kept = (sealed, SEALED, Opener(self._keyring, self._prefix + key, self._max_value_bytes))
         return raw, created, deadline, until, size, guards, kept
 
     async def fence(self, key: str, tags: Sequence[str]) -> bytes:

@@ -19,7 +19,7 @@ from framecache._framecache import (
 )
 from framecache._sealed import SealedStore
 from framecache._settings import given
-from framecache._times import Lifetime, default_to, now_by
+from framecache._times import now_by
 from framecache._values import check_compression, tags_of
 
 TYPE_CHECKING = False
@@ -232,7 +232,7 @@ class StreamMethods(AsyncMethods):
         chunk_size: int | None,
         workers: int | None,
     ) -> _Entry:
-        lifetime = Lifetime(default_to(ttl, self._ttl), max_age)
+        lifetime = self._lifetime_of(ttl, max_age)
         tags = tags_of(tags)
         compression = check_compression(given(compression, MISSING, self._compression))
         tiers = self._opened()

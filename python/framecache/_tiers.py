@@ -5,6 +5,8 @@ What may have to ask an engine is an operation of `_asking`.
 
 from __future__ import annotations
 
+from types import CoroutineType
+
 from framecache import _shared
 from framecache._asking import at_leisure, settled
 from framecache._framecache import FrameError, StoreError, Unsupported, ValueTooLarge
@@ -15,8 +17,9 @@ from framecache._values import choose, decode, encode, is_small
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Final, Literal
+    from typing import Any, Final, Literal
 
+    from framecache._asking import Operation
     from framecache._framecache import L1, Frame, Keyring, Store
     from framecache._remote import RemoteStore
     from framecache._sealed import SealedStore
@@ -40,7 +43,7 @@ class Tiers(Reader):
 
     # Writing
 
-    async def put(
+    def put(
         self,
         values: Iterable[tuple[bytes, str, object]],
         created: int,
@@ -55,8 +58,9 @@ class Tiers(Reader):
         lease: int | None = None,
         share: bool = False,
         views: bool = False,
-    ) -> list[Status]:
-        """Store values, given as canonical key, key and value; return what became of each.
+    ) -> list[Status] | Operation[list[Status]]:
+        """Store values, given as canonical key, key and value; return what became of each, or the operation that does
+        it where there is a store.
 
         Args:
             values: What to store.
@@ -81,31 +85,35 @@ class Tiers(Reader):
         values = list(values)
         started = self.shared.started()
         if (store := self.store) is not None:
-            stored = await self._write(store, values, created, deadline, until, codec, tags, if_absent, fence, lease)
-        elif (l1 := self.l1) is not None:
-            stored = [
-                self._keep(
-                    l1,
-                    *one,
-                    created,
-                    deadline,
-                    until,
-                    codec,
-                    [*tags, *self._of_function(one[1], function)],
-                    if_absent,
-                    fence,
-                    share,
-                    views,
-                )
-                for one in values
-            ]
-            self.shared.emit_evictions()
-        else:
+            return self._write(store, values, created, deadline, until, codec, tags, if_absent, fence, lease, started)
+        if (l1 := self.l1) is None:
             return ["dropped"] * len(values)
+        stored = [
+            self._keep(
+                l1,
+                *one,
+                created,
+                deadline,
+                until,
+                codec,
+                [*tags, *self._of_function(one[1], function)],
+                if_absent,
+                fence,
+                share,
+                views,
+            )
+            for one in values
+        ]
+        self.shared.emit_evictions()
+        return self._note_put(stored, values, "l1", started)
+
+    def _note_put(
+        self, stored: list[Status], values: Sequence[tuple[bytes, str, object]], tier: str, started: float
+    ) -> list[Status]:
         if started:
             for (_, key, _), status in zip(values, stored, strict=True):
                 if status == "written":
-                    self.shared.emit("set", "l1" if store is None else "store", key, 0, started)
+                    self.shared.emit("set", tier, key, 0, started)
         if dropped := stored.count("dropped"):
             self.shared.counts.add("dropped", dropped)
         return stored
@@ -156,33 +164,36 @@ class Tiers(Reader):
         if_absent: bool,
         fence: bytes | None,
         lease: int | None,
+        started: float,
     ) -> list[Status]:
         chosen = [
             (key, *(choose(value, codec) if is_small(value) else await at_leisure(choose, value, codec)))
             for _, key, value in values
         ]
         # Without a fence, as the store failed when it was to be taken, nobody knows what happened since.
-        if fence == b"" or not self.shared.breaker.allows(write=True):
-            return ["dropped"] * len(values)
-        try:
-            written = store.put_many(
-                chosen,
-                created,
-                until,
-                deadline=deadline,
-                tags=[*tags, *_in_store(values[0][1])] if len(values) == 1 else tags,
-                if_absent=if_absent,
-                lease=lease,
-                fence=fence,
-            )
-            stored: list[Status] = await settled(written)
-        except StoreError as error:
-            if self.shared.read_only:
-                raise
-            self.failed(error, values[0][1] if values else "", write=True)
-            return ["dropped"] * len(values)
-        self.shared.breaker.succeeded(write=True)
-        return stored
+        stored: Any = ["dropped"] * len(values)
+        if fence != b"" and self.shared.breaker.allows(write=True):
+            try:
+                stored = store.put_many(
+                    chosen,
+                    created,
+                    until,
+                    deadline=deadline,
+                    tags=[*tags, *_in_store(values[0][1])] if len(values) == 1 else tags,
+                    if_absent=if_absent,
+                    lease=lease,
+                    fence=fence,
+                )
+                if type(stored) is CoroutineType:
+                    stored = await stored
+            except StoreError as error:
+                if self.shared.read_only:
+                    raise
+                self.failed(error, values[0][1] if values else "", write=True)
+                stored = ["dropped"] * len(values)
+            else:
+                self.shared.breaker.succeeded(write=True)
+        return self._note_put(stored, values, "store", started)
 
     async def fence(self, key: str, function: int, tags: Sequence[str]) -> bytes:
         """Guards of all that could make a value that is computed from now on a thing of the past."""

@@ -30,6 +30,8 @@ SEALED: Final = "sealed"
 #: Bytes up to which a value is small, and items of a container.
 SMALL: Final = 64 * 1024
 _FEW: Final = 1000
+_TEXTS: Final = frozenset((str, bytes, bytearray))
+_CONTAINERS: Final = frozenset((list, tuple, dict, set, frozenset))
 #: What the argument `codec` of a cache, a function and `set` may be.
 CODECS: Final = ("auto", "msgpack", "json")
 
@@ -118,9 +120,10 @@ def is_small(value: Any) -> bool:
     """Whether it is encoded, sealed or opened in less time than another thread takes to begin, as far as a look at it
     tells.
     """
-    if isinstance(value, str | bytes | bytearray):
+    kind = type(value)
+    if kind in _TEXTS:
         return len(value) <= SMALL
-    if isinstance(value, list | tuple | dict | set | frozenset):
+    if kind in _CONTAINERS:
         return len(value) <= _FEW
     if type(nbytes := getattr(value, "nbytes", None)) is int:
         return nbytes <= SMALL
