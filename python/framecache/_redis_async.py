@@ -7,7 +7,7 @@ from weakref import ref
 
 from framecache._backend import AsyncBackend
 from framecache._framecache import StoreError
-from framecache._redis_replies import are_values, is_count
+from framecache._redis_replies import are_values
 from framecache._redis_wire import AsyncWire, is_plain
 
 TYPE_CHECKING = False
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from framecache._backend import Backend, Values
 
-#: Renews a lease that the token still has.
-RENEW: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
 
@@ -73,14 +69,6 @@ class AsyncRedis(AsyncBackend):
         if self._wire is None:
             return await self._client.execute_command("MGET", *names)
         return await self._wire.mget(names)
-
-    async def renew(self, name: str, token: int, milliseconds: int) -> bool:
-        """As `AsyncBackend.renew`."""
-        found = await self._run(self._client.execute_command("EVAL", RENEW, 1, name, token, milliseconds))
-        if not is_count(found):
-            self.distrust()
-            raise StoreError(f"redis: expected a number, found {found!r:.100}")
-        return bool(found)
 
     async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
         loop = asyncio.get_running_loop()

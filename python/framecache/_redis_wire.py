@@ -12,6 +12,7 @@ import asyncio
 import time
 
 from framecache._framecache import FrameError, Replies, pack_command
+from framecache._redis_commands import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    R = TypeVar("R")
+    from framecache._redis_commands import Arguments, Transaction
 
-    #: The arguments of a command; a tuple of buffers is one of them.
-    Command = Sequence[Any]
+    R = TypeVar("R")
 
 #: How many bytes of a stream are taken at once.
 _AT_ONCE: Final = 256 << 10
@@ -49,52 +49,34 @@ class Wire:
             sentinel.SentinelManagedConnection.read_response,
         )
 
-    def mget(self, names: Sequence[str]) -> Any:
-        """The values of names."""
-        packed, count = pack_command("MGET", *names), len(names)
+    def answer(self, asked: Command | Transaction) -> Any:
+        """The answer to a command; those to commands that are one step, which are sent at once."""
+        if isinstance(asked, Command):
+            return self._run(pack_command(*asked.arguments), asked.values)
+        return self._transact(asked.commands)
+
+    def _run(self, packed: list[Buffer], values: int | None) -> Any:
+        def exchange(connection: Any) -> Any:
+            connection.send_packed_command(packed)
+            return connection.read_response() if values is None else self._receive(connection, values)
+
+        return self._on_connection(exchange)
+
+    def _transact(self, commands: Sequence[Arguments]) -> Any:
+        packed = _pack_transaction(commands)
 
         def exchange(connection: Any) -> Any:
             connection.send_packed_command(packed)
-            return self._receive(connection, count)
+            return executed([self._one_of(connection) for _ in range(len(commands) + 2)])
 
         return self._on_connection(exchange)
 
-    def run(self, *command: Any) -> Any:
-        """The answer to a command."""
-        packed = pack_command(*command)
-
-        def exchange(connection: Any) -> Any:
-            connection.send_packed_command(packed)
-            return connection.read_response()
-
-        return self._on_connection(exchange)
-
-    def transact(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers to commands that are one step, sent at once."""
-        packed = [part for command in (("MULTI",), *commands, ("EXEC",)) for part in pack_command(*command)]
-
-        def exchange(connection: Any) -> list[Any]:
-            connection.send_packed_command(packed)
-            refused = [self._refused(connection) for _ in range(len(commands) + 1)]
-            try:
-                answers: list[Any] = connection.read_response()
-            except self._raises[3] as error:
-                # That of the command says more than that of the transaction.
-                raise next(filter(None, refused), error) from None
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-            return answers
-
-        return self._on_connection(exchange)
-
-    def _refused(self, connection: Any) -> Exception | None:
-        """Why a command was not queued, if it was not."""
+    def _one_of(self, connection: Any) -> Any:
+        """An answer to one of several commands, which may be that it is refused."""
         try:
-            connection.read_response()
+            return connection.read_response()
         except self._raises[3] as error:
             return error
-        return None
 
     def _on_connection(self, work: Callable[[Any], R]) -> R:
         pool = self._client.connection_pool
@@ -146,6 +128,24 @@ class Wire:
         if connection.health_check_interval:
             connection.next_health_check = time.monotonic() + connection.health_check_interval
         return replies
+
+
+def _pack_transaction(commands: Sequence[Arguments]) -> list[Buffer]:
+    return [part for arguments in (("MULTI",), *commands, ("EXEC",)) for part in pack_command(*arguments)]
+
+
+def executed(answers: list[Any]) -> Any:
+    """The answers to the commands of a transaction, from those to all that was sent; raises the first that is an error.
+
+    That of a command which was not queued says more than that of the transaction.
+    """
+    *queued, answer = answers
+    if isinstance(answer, Exception):
+        raise next((one for one in queued if isinstance(one, Exception)), answer)
+    for one in answer if isinstance(answer, list) else ():
+        if isinstance(one, Exception):
+            raise one
+    return answer
 
 
 class AsyncWire:
