@@ -98,7 +98,7 @@ class Redis(Backend):
         if given is not None:
             from framecache._redis_async import AsyncRedis
 
-            self._asynchronous = AsyncRedis(self, given, failed, self._errors)
+            self._asynchronous = AsyncRedis(self, given, self._commands, failed, self._errors)
 
     _expects = "redis.Redis or a redis.asyncio.Redis"
     #: How others' changes are heard: ``tracking`` or ``publish``.
