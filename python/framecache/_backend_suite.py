@@ -1,25 +1,31 @@
 """What a backend must do, as checks that run against a real engine. `framecache.testing.backend_suite` gives them.
 
 Each check takes a callable that connects to the engine anew, uses names that nobody else has, and raises an
-`AssertionError` that says what was expected. What a backend's capabilities do not promise is not checked.
+`AssertionError` that says what was expected. What a backend's capabilities do not promise is not checked. Those of
+commands ask in threads and, where a backend has something for event loops, in one of these, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
 import time
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import cast
 
 import framecache
-from framecache._backend import Backend, Write
+from framecache._backend import AsyncBackend, Backend, Write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any, Final
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any, Final, TypeVar
 
     from typing_extensions import Buffer
+
+    R = TypeVar("R")
 
     Connect = Callable[[], Backend]
     Check = Callable[[Connect], None]
@@ -404,29 +410,48 @@ def changes_are_told(connect: Connect) -> None:
     _until(lambda: not heard.is_connected, "who ends listening is told so")
 
 
-def loops_need_no_thread(connect: Connect) -> None:
-    """What `for_loop` gives reads the same, also after somebody was cancelled."""
+def who_is_cancelled_harms_nobody(connect: Connect) -> None:
+    """Whoever asks in an event loop and is cancelled, wherever his command is by then, is so at once. The next one has
+    the answer to his own question, and what was to be written is written whole or not at all.
+    """
     backend = connect()
-    names = _names(3)
-    backend.set_many([_write(name, name.encode()) for name in names[:2]])
-    expected = [names[0].encode(), names[1].encode(), None]
+    here, absent, *names = _names(_TURNS + 2)
+    backend.set(_write(here, here.encode()))
 
-    async def read() -> None:
+    def begin(asynchronous: AsyncBackend, turn: int) -> Coroutine[Any, Any, object]:
+        name = names[turn]
+        if turn % 5 == 0:
+            return asynchronous.get(name)
+        if turn % 5 == 1:
+            return asynchronous.get_many([absent, absent])
+        if turn % 5 == 2:
+            return asynchronous.set_many([_write(name, name.encode()), _write(name, name.encode(), b"!" * 100_000)])
+        if turn % 5 == 3:
+            return asynchronous.delete_many([name])
+        return asynchronous.set(_write(name, name.encode()))
+
+    async def ask() -> None:
         asynchronous = backend.for_loop()
         if asynchronous is None:
             return
         try:
-            _expect(_all(await asynchronous.get_many(names)), expected, "get_many in a loop")
-            for _ in range(_TURNS):
-                task = asyncio.ensure_future(asynchronous.get_many(names[:1]))
-                await asyncio.sleep(0)
+            for turn in range(_TURNS):
+                task = asyncio.ensure_future(begin(asynchronous, turn))
+                for _ in range(turn % 7):
+                    await asyncio.sleep(0)
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                _expect(_all(await asynchronous.get_many(names)), expected, "get_many after one that was cancelled")
+                done, _ = await asyncio.wait([task], timeout=_PATIENCE)
+                _expect(len(done), 1, "how many of those who were cancelled ended")
+                found = _all(await asynchronous.get_many([here, absent]))
+                _expect(found, [here.encode(), None], "get_many after a command whose caller was cancelled")
+                _expect(await asynchronous.delete(absent), False, "delete after a command whose caller was cancelled")
         finally:
             await asynchronous.close()
 
-    asyncio.run(read())
+    asyncio.run(ask())
+    for name in names:
+        whole = (None, name.encode(), name.encode() + b"!" * 100_000)
+        _expect(_plain(backend.get(name)) in whole, True, "what a write whose caller was cancelled left is whole")
 
 
 def a_cache_works_on_it(connect: Connect) -> None:
@@ -458,9 +483,105 @@ def a_cache_works_on_it(connect: Connect) -> None:
             _expect(sorted(other.keys("key")), sorted(f"key{number}" for number in range(300)), "Cache.keys")
 
 
-#: All of them.
-CHECKS: Final[tuple[Check, ...]] = (
-    says_what_it_is,
+def a_cache_works_on_it_in_a_loop(connect: Connect) -> None:
+    """A `Cache` on it does for coroutines what it does for threads."""
+    with framecache.Cache(connect(), namespace=os.urandom(8).hex(), l1=None, on_error="raise") as cache:
+
+        async def work() -> None:
+            computed: list[int] = []
+
+            async def compute() -> int:
+                computed.append(1)
+                await asyncio.sleep(0)
+                return len(computed)
+
+            _expect(await cache.aset_many({"a": [1, "two"], "b": bytes(100_000)}), 2, "Cache.aset_many")
+            _expect(await cache.aget("a"), [1, "two"], "Cache.aget")
+            _expect(await cache.aget_many(["b", "c"]), {"b": bytes(100_000)}, "Cache.aget_many")
+            _expect(await cache.adelete("b"), True, "Cache.adelete")
+            _expect(await cache.aget("b"), None, "Cache.aget of what was deleted")
+            asked = await asyncio.gather(*(cache.aget_or_set("sum", compute) for _ in range(_THREADS)))
+            _expect((asked, len(computed)), ([1] * _THREADS, 1), "how often coroutines computed one value")
+
+        asyncio.run(work())
+
+
+class _Loop:
+    """An event loop in a thread of its own, for checks that ask as threads do."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._opened: list[AsyncBackend] = []
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """What a coroutine returns."""
+        asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return asked.result(_PATIENCE)
+        except FutureTimeoutError:
+            if asked.done():
+                raise
+            asked.cancel()
+            raise AssertionError(f"expected an answer within {_PATIENCE:.0f} seconds, found none") from None
+
+    def over(self, backend: Backend) -> _InLoop | None:
+        """A backend whose commands this loop does, if it has means of its own to."""
+
+        async def ask() -> AsyncBackend | None:
+            return backend.for_loop()
+
+        asynchronous = self.run(ask())
+        if asynchronous is None:
+            return None
+        _expect(isinstance(asynchronous, AsyncBackend), True, "isinstance(backend.for_loop(), AsyncBackend)")
+        self._opened.append(asynchronous)
+        return _InLoop(backend, asynchronous, self)
+
+    def close(self) -> None:
+        """End it."""
+        for asynchronous in self._opened:
+            self.run(asynchronous.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _InLoop:
+    """A backend whose commands are those of its `AsyncBackend`."""
+
+    def __init__(self, backend: Backend, asynchronous: AsyncBackend, loop: _Loop) -> None:
+        self._backend = backend
+        self._asynchronous = asynchronous
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(AsyncBackend, name):
+            return getattr(self._backend, name)
+        return lambda *arguments: self._loop.run(getattr(self._asynchronous, name)(*arguments))
+
+
+def _also_in_a_loop(check: Check) -> Check:
+    """The check, with the commands for threads and then, where there are some, with those for event loops."""
+
+    @functools.wraps(check)
+    def checked(connect: Connect) -> None:
+        check(connect)
+        loop = _Loop()
+        try:
+            if loop.over(connect()) is not None:
+                check(lambda: cast("Backend", loop.over(connect())))
+        except AssertionError as error:
+            raise AssertionError(f"in an event loop: {error}") from error
+        finally:
+            loop.close()
+
+    return checked
+
+
+#: Of the commands.
+_OF_COMMANDS: Final[tuple[Check, ...]] = (
     what_is_set_is_got,
     what_was_read_stays,
     many_come_in_their_order,
@@ -480,6 +601,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     a_lease_has_one_holder,
     names_are_listed,
     changes_are_told,
-    loops_need_no_thread,
+)
+#: All of them.
+CHECKS: Final[tuple[Check, ...]] = (
+    says_what_it_is,
+    *map(_also_in_a_loop, _OF_COMMANDS),
+    who_is_cancelled_harms_nobody,
     a_cache_works_on_it,
+    a_cache_works_on_it_in_a_loop,
 )

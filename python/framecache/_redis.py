@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from framecache._backend import Backend, Capabilities, NoRoom
 from framecache._feed import PING_EVERY, SILENCE
 from framecache._framecache import InvalidArgument, StoreError
-from framecache._redis_async import RENEW
 from framecache._redis_clients import (
     check,
     client_of,
@@ -18,88 +16,27 @@ from framecache._redis_clients import (
     threaded,
     type_of,
 )
-from framecache._redis_replies import are_stamps, are_values, is_count
+from framecache._redis_commands import Command, Commands, joined, values
 from framecache._url import one_of, seconds_of, size_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Final
+    from typing import Any, Final, TypeVar
 
     from typing_extensions import Buffer
 
     from framecache._backend import AsyncBackend, Invalidations, Values, Write
     from framecache._listener import Listener
     from framecache._redis_async import AsyncRedis
+    from framecache._redis_commands import Steps, Transaction
     from framecache._redis_wire import Wire
 
+    R = TypeVar("R")
+
 _MAX_BYTES: Final = 64 << 20
-_LARGE: Final = 64 << 10
 #: Seconds for which at most L1 serves what was changed, while the listener is on and whatever then fails.
 BOUND: Final = PING_EVERY + SILENCE
-
-# Every script names all of its keys. They are sent whole: the longest has 700 bytes, and none is ever unknown.
-_LAST: Final = """
-local function last(key, ms)
-  local left = redis.call('PTTL', key)
-  if left >= 0 and ms == 0 then redis.call('PERSIST', key)
-  elseif left >= 0 and 2 * left < ms then redis.call('PEXPIRE', key, ms) end
-end"""
-# ARGV: the numbers of guards and of stamps, the values of both, for how long each stamp is to last.
-_CHECK: Final = (
-    _LAST
-    + """
-local guards, stamps = tonumber(ARGV[1]), tonumber(ARGV[2])
-for i = 1, guards + stamps do
-  if redis.call('GET', KEYS[i]) ~= ARGV[i + 2] then return 0 end
-end
-for i = guards + 1, guards + stamps do last(KEYS[i], tonumber(ARGV[i + stamps + 2])) end"""
-)
-# Then the entry, and what is removed. ARGV: then the value, and after how long it goes.
-_WRITE: Final = (
-    _CHECK
-    + """
-local at, arg = guards + stamps + 1, guards + 2 * stamps + 3
-if ARGV[arg + 1] == '' then redis.call('SET', KEYS[at], ARGV[arg])
-else redis.call('SET', KEYS[at], ARGV[arg], 'PX', ARGV[arg + 1]) end
-for i = at + 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
-return 1"""
-)
-_HOLD: Final = _CHECK + "\nreturn 1"
-_STAMPS: Final = (
-    _LAST
-    + """
-local stamps = {}
-for i, key in ipairs(KEYS) do
-  local ms = tonumber(ARGV[2 * i])
-  stamps[i] = redis.call('GET', key)
-  if stamps[i] then last(key, ms)
-  else
-    stamps[i] = ARGV[2 * i - 1]
-    if ms == 0 then redis.call('SET', key, stamps[i]) else redis.call('SET', key, stamps[i], 'PX', ms) end
-  end
-end
-return stamps"""
-)
-_PEEK: Final = """
-local values = {redis.call('GETRANGE', KEYS[1], 0, ARGV[1])}
-for i = 2, #KEYS do values[i] = redis.call('GET', KEYS[i]) end
-return values"""
-_DELETE_IF: Final = """
-if redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2]) ~= ARGV[3] then return 0 end
-return redis.call('UNLINK', KEYS[1])"""
-_TOUCH: Final = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('SETRANGE', KEYS[1], ARGV[1], ARGV[2])
-return 1"""
-_LEASE: Final = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1"""
-_RELEASE: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('UNLINK', KEYS[1])"""
 
 
 class Redis(Backend):
@@ -161,11 +98,13 @@ class Redis(Backend):
         if given is not None:
             from framecache._redis_async import AsyncRedis
 
-            self._asynchronous = AsyncRedis(self, given, failed, self._errors)
+            self._asynchronous = AsyncRedis(self, given, self._commands, failed, self._errors)
 
     _expects = "redis.Redis or a redis.asyncio.Redis"
     #: How others' changes are heard: ``tracking`` or ``publish``.
     _listens_by = "tracking"
+    #: What is said to the server.
+    _commands = Commands()
 
     @staticmethod
     def _kind() -> type:
@@ -216,45 +155,21 @@ class Redis(Backend):
 
     def get_many(self, names: Sequence[str]) -> Values:
         """As `Backend.get_many`."""
-        with self._mapped_errors():
-            if self._wire is not None:
-                return self._checked_values(self._wire.mget(names), len(names))
-            return self._checked_values(self.client.execute_command("MGET", *names), len(names))
+        return self._ask(values(names))  # type: ignore[no-any-return]
 
     def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
         """As `Backend.peek`."""
-        first, *rest = self._checked_values(self._run("EVAL", _PEEK, len(names), *names, nbytes - 1), len(names))
-        return [first or None, *rest]
+        return self._do(self._commands.peek(names, nbytes))
 
     # Writing
 
     def set(self, write: Write) -> bool:
         """As `Backend.set`. Without guards, a large value does not go through a script, which would copy it."""
-        if not write.guards and sum(memoryview(part).nbytes for part in write.parts) > _LARGE:
-            return self.set_many([write])[0]
-        return self._write(write)
-
-    def _write(self, write: Write) -> bool:
-        keys = [*write.guards, *write.stamps, write.name, *write.removes]
-        milliseconds = "" if write.milliseconds is None else write.milliseconds
-        value = tuple(write.parts)
-        return self._count("EVAL", _WRITE, len(keys), *keys, *_expected(write), value, milliseconds) > 0
+        return self._do(self._commands.set(write))
 
     def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """As `Backend.set_many`; those without guards in one transaction."""
-        plain = [write for write in writes if not write.guards]
-        held = True
-        if plain:
-            stamps = {name: stamp for write in plain for name, stamp in write.stamps.items()}
-            check = plain[0]._replace(stamps=stamps)
-            commands: list[Sequence[Any]] = [("EVAL", _HOLD, len(stamps), *stamps, *_expected(check))]
-            for write in plain:
-                ends = () if write.milliseconds is None else ("PX", write.milliseconds)
-                commands.append(("SET", write.name, tuple(write.parts), *ends))
-            if removes := {name for write in plain for name in write.removes}:
-                commands.append(("UNLINK", *removes))
-            held = bool(self._transact(commands)[0])
-        return [self.set(write) if write.guards else held for write in writes]
+        return self._do(self._commands.set_many(writes))
 
     def delete(self, name: str) -> bool:
         """As `Backend.delete`."""
@@ -262,34 +177,31 @@ class Redis(Backend):
 
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`."""
-        return self._count("UNLINK", *names) if names else 0
+        return self._do(self._commands.delete_many(names))
 
     def delete_if(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.delete_if`."""
-        return self._count("EVAL", _DELETE_IF, 1, name, offset, offset + len(part) - 1, part) > 0
+        return self._do(self._commands.delete_if(name, offset, part))
 
     def touch(self, name: str, offset: int, part: bytes) -> bool:
         """As `Backend.touch`."""
-        return self._count("EVAL", _TOUCH, 1, name, offset, part) > 0
+        return self._do(self._commands.touch(name, offset, part))
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """As `Backend.stamps`."""
-        arguments = [part for ms in milliseconds for part in (os.urandom(8), ms or 0)]
-        found = self._run("EVAL", _STAMPS, len(names), *names, *arguments)
-        self._expect(are_stamps(found, len(names)), f"{len(names)} stamps", found)
-        return found  # type: ignore[no-any-return]
+        return self._do(self._commands.stamps(names, milliseconds))
 
     def lease(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.lease`."""
-        return self._count("EVAL", _LEASE, 1, name, token, milliseconds) > 0
+        return self._do(self._commands.lease(name, token, milliseconds))
 
     def renew(self, name: str, token: int, milliseconds: int) -> bool:
         """As `Backend.renew`."""
-        return self._count("EVAL", RENEW, 1, name, token, milliseconds) > 0
+        return self._do(self._commands.renew(name, token, milliseconds))
 
     def release(self, name: str, token: int) -> bool:
         """As `Backend.release`."""
-        return self._count("EVAL", _RELEASE, 1, name, token) > 0
+        return self._do(self._commands.release(name, token))
 
     # The engine
 
@@ -339,66 +251,36 @@ class Redis(Backend):
         if self._owns_client:
             self.client.close()
 
-    def _run(self, *command: Any) -> Any:
+    def _do(self, steps: Steps[R]) -> R:
+        """Go through the steps of a command; return what they come to."""
+        answer = None
+        while True:
+            try:
+                asked = steps.send(answer)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            answer = self._ask(asked)
+
+    def _ask(self, asked: Command | Transaction) -> Any:
+        """The answer to a command, or those to a transaction's."""
         try:
-            if self._wire is not None:
-                return self._wire.run(*command)
-            return self.client.execute_command(*_joined(command))
+            found = self._answer(asked)
         except self._errors as error:
             raise failed(error) from error
-
-    def _transact(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The answers to commands that are one step."""
-        with self._mapped_errors():
-            if self._wire is not None:
-                return self._wire.transact(commands)
-            with self.client.pipeline(transaction=True) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*_joined(command))
-                return pipeline.execute()  # type: ignore[no-any-return]
-
-    def _count(self, *command: Any) -> int:
-        found = self._run(*command)
-        self._expect(is_count(found), "a number", found)
-        return found  # type: ignore[no-any-return]
-
-    def _checked_values(self, found: Any, count: int) -> Sequence[Buffer | None]:
-        self._expect(are_values(found, count), f"{count} values", found)
-        return found  # type: ignore[no-any-return]
-
-    def _expect(self, holds: bool, expected: str, found: Any) -> None:
-        if not holds:
+        if not asked.holds(found):
             self.distrust()
-            raise StoreError(f"redis: expected {expected}, found {found!r:.100}")
+            raise StoreError(f"redis: expected {asked.expected}, found {found!r:.100}")
+        return found
 
-    def _mapped_errors(self) -> _Mapped:
-        return _Mapped(self._errors)
-
-
-def _expected(write: Write) -> list[Any]:
-    """What `_CHECK` compares with."""
-    stamps = write.stamps.values()
-    lasts = (milliseconds or 0 for _, milliseconds in stamps)
-    return [len(write.guards), len(stamps), *write.guards.values(), *(stamp for stamp, _ in stamps), *lasts]
-
-
-def _joined(command: Sequence[Any]) -> list[Any]:
-    """A command whose arguments are one piece each, as redis-py takes them."""
-    return [b"".join(part) if isinstance(part, tuple) else part for part in command]
-
-
-class _Mapped:
-    """Within it, what redis-py raises is an error of framecache."""
-
-    def __init__(self, errors: tuple[type[Exception], ...]) -> None:
-        self._errors = errors
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self._errors):
-            raise failed(error) from error
+    def _answer(self, asked: Command | Transaction) -> Any:
+        if self._wire is not None:
+            return self._wire.answer(asked)
+        if isinstance(asked, Command):
+            return self.client.execute_command(*joined(asked.arguments))
+        with self.client.pipeline(transaction=True) as pipeline:
+            for arguments in asked.commands:
+                pipeline.execute_command(*joined(arguments))
+            return pipeline.execute()
 
 
 def failed(error: Exception) -> StoreError:

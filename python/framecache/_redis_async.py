@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 from weakref import ref
 
 from framecache._backend import AsyncBackend
 from framecache._framecache import StoreError
-from framecache._redis_replies import are_values, is_count
-from framecache._redis_wire import AsyncWire, is_plain
+from framecache._redis_async_wire import AsyncWire, Deadline, UnderWay
+from framecache._redis_commands import Command, joined, values
+from framecache._redis_wire import is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-    from typing import Any, Final
+    import asyncio
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final, TypeVar
 
-    from framecache._backend import Backend, Values
+    from typing_extensions import Buffer
 
-#: Renews a lease that the token still has.
-RENEW: Final = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])"""
+    from framecache._backend import Backend, Values, Write
+    from framecache._redis_commands import Commands, Steps, Transaction
+
+    R = TypeVar("R")
+
 #: Seconds after which a command that does not end is no longer waited for.
 DEADLINE: Final = 5.0
 
 
 class AsyncRedis(AsyncBackend):
-    """The commands of a client of one loop, each in a task of its own: who is cancelled, or waits no longer, leaves it
-    to end by itself, so that no connection is given back with an answer still to come.
+    """The commands of a client of one loop. Who is cancelled, or waits no longer, leaves a command that was sent to end
+    by itself, so that no connection is given back with an answer still to come.
 
     Args:
         backend: The same server for threads.
         client: The client.
+        commands: What is said to the server.
         failed: Makes an error of framecache from one of redis-py.
         errors: Those of redis-py.
     """
@@ -40,16 +43,18 @@ class AsyncRedis(AsyncBackend):
         self,
         backend: Backend,
         client: Any,
+        commands: Commands,
         failed: Callable[[Exception], Exception],
         errors: tuple[type[Exception], ...],
     ) -> None:
         super().__init__(backend)
         self._client = client
-        self._wire = AsyncWire(client) if is_plain(client) else None
+        self._commands = commands
+        self._under_way = UnderWay()
+        self._wire = AsyncWire(client, self._under_way) if is_plain(client) else None
         self._failed = failed
         self._errors = errors
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
-        self._under_way: set[asyncio.Task[Any]] = set()
         self._is_distrusted = False
 
     def is_for(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -58,59 +63,63 @@ class AsyncRedis(AsyncBackend):
             self._loop = ref(loop)
         return self._loop() is loop
 
+    # Reading
+
+    async def get(self, name: str) -> Buffer | None:
+        """As `AsyncBackend.get`."""
+        return (await self.get_many([name]))[0]
+
     async def get_many(self, names: Sequence[str]) -> Values:
         """As `AsyncBackend.get_many`."""
-        found = await self._run(self._ask(names))
-        if not are_values(found, len(names)):
-            self.distrust()
-            raise StoreError(f"redis: expected {len(names)} values, found {found!r:.100}")
-        return found  # type: ignore[no-any-return]
+        return await self._ask(values(names))  # type: ignore[no-any-return]
 
-    async def _ask(self, names: Sequence[str]) -> Any:
-        if self._is_distrusted:
-            self._is_distrusted = False
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-        if self._wire is None:
-            return await self._client.execute_command("MGET", *names)
-        return await self._wire.mget(names)
+    async def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
+        """As `AsyncBackend.peek`."""
+        return await self._do(self._commands.peek(names, nbytes))
+
+    # Writing
+
+    async def set(self, write: Write) -> bool:
+        """As `AsyncBackend.set`."""
+        return await self._do(self._commands.set(write))
+
+    async def set_many(self, writes: Sequence[Write]) -> list[bool]:
+        """As `AsyncBackend.set_many`; those without guards in one transaction."""
+        return await self._do(self._commands.set_many(writes))
+
+    async def delete(self, name: str) -> bool:
+        """As `AsyncBackend.delete`."""
+        return await self.delete_many([name]) > 0
+
+    async def delete_many(self, names: Sequence[str]) -> int:
+        """As `AsyncBackend.delete_many`."""
+        return await self._do(self._commands.delete_many(names))
+
+    async def delete_if(self, name: str, offset: int, part: bytes) -> bool:
+        """As `AsyncBackend.delete_if`."""
+        return await self._do(self._commands.delete_if(name, offset, part))
+
+    async def touch(self, name: str, offset: int, part: bytes) -> bool:
+        """As `AsyncBackend.touch`."""
+        return await self._do(self._commands.touch(name, offset, part))
+
+    async def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
+        """As `AsyncBackend.stamps`."""
+        return await self._do(self._commands.stamps(names, milliseconds))
+
+    async def lease(self, name: str, token: int, milliseconds: int) -> bool:
+        """As `AsyncBackend.lease`."""
+        return await self._do(self._commands.lease(name, token, milliseconds))
 
     async def renew(self, name: str, token: int, milliseconds: int) -> bool:
         """As `AsyncBackend.renew`."""
-        found = await self._run(self._client.execute_command("EVAL", RENEW, 1, name, token, milliseconds))
-        if not is_count(found):
-            self.distrust()
-            raise StoreError(f"redis: expected a number, found {found!r:.100}")
-        return bool(found)
+        return await self._do(self._commands.renew(name, token, milliseconds))
 
-    async def _run(self, command: Coroutine[Any, Any, Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        # Who waits, waits for this: cancelling it does nothing to the command.
-        done: asyncio.Future[Any] = loop.create_future()
-        task = loop.create_task(self._answer(command, done))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        ends = loop.call_later(DEADLINE, _late, done)
-        try:
-            return await done
-        finally:
-            ends.cancel()
+    async def release(self, name: str, token: int) -> bool:
+        """As `AsyncBackend.release`."""
+        return await self._do(self._commands.release(name, token))
 
-    async def _answer(self, command: Coroutine[Any, Any, Any], done: asyncio.Future[Any]) -> None:
-        """Ask, and tell who waits, if he still does."""
-        try:
-            found = await command
-        except Exception as error:
-            failed = self._failed(error) if isinstance(error, self._errors) else error
-            if failed is not error:
-                failed.__cause__ = error
-            if not done.done():
-                done.set_exception(failed)
-        except BaseException:
-            done.cancel()
-            raise
-        else:
-            if not done.done():
-                done.set_result(found)
+    # The engine
 
     def distrust(self) -> None:
         """As `Backend.distrust`: before the next command."""
@@ -118,9 +127,44 @@ class AsyncRedis(AsyncBackend):
 
     async def close(self) -> None:
         """As `AsyncBackend.close`; the client is its owner's."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._under_way.wait()
 
+    async def _do(self, steps: Steps[R]) -> R:
+        """Go through the steps of a command; return what they come to."""
+        answer = None
+        while True:
+            try:
+                asked = steps.send(answer)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            answer = await self._ask(asked)
 
-def _late(done: asyncio.Future[Values]) -> None:
-    if not done.done():
-        done.set_exception(StoreError(f"redis: expected an answer within {DEADLINE} seconds, found none"))
+    async def _ask(self, asked: Command | Transaction) -> Any:
+        """The answer to a command, or those to a transaction's."""
+        deadline = Deadline.after(DEADLINE)
+        try:
+            if self._is_distrusted:
+                self._is_distrusted = False
+                await self._under_way.result_of(self._disconnect(), deadline)
+            if self._wire is not None:
+                found = await self._wire.answer(asked, deadline)
+            else:
+                found = await self._under_way.result_of(self._by_client(asked), deadline)
+        except self._errors as error:
+            raise self._failed(error) from error
+        if not asked.holds(found):
+            self.distrust()
+            raise StoreError(f"redis: expected {asked.expected}, found {found!r:.100}")
+        return found
+
+    async def _by_client(self, asked: Command | Transaction) -> Any:
+        """The answer, which a client with ways of its own asks for."""
+        if isinstance(asked, Command):
+            return await self._client.execute_command(*joined(asked.arguments))
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for arguments in asked.commands:
+                pipeline.execute_command(*joined(arguments))
+            return await pipeline.execute()
+
+    async def _disconnect(self) -> None:
+        await self._client.connection_pool.disconnect(inuse_connections=False)

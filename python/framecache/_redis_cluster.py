@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from framecache._framecache import InvalidArgument
 from framecache._redis import Redis
-from framecache._redis_replies import are_values, is_value
+from framecache._redis_commands import WRITE, Command, number, values, written
+from framecache._redis_replies import is_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from framecache._backend import Write
     from framecache._listener import Listener
+    from framecache._redis_commands import Transaction
 
 
 class Cluster(Redis):
@@ -55,18 +57,19 @@ class Cluster(Redis):
     def get_many(self, names: Sequence[str]) -> list[Buffer | None]:
         """As `Backend.get_many`, a slot after the other."""
         if len(names) == 1:
-            value = self._run("GET", names[0])
-            self._expect(is_value(value), "a value", value)
-            return [value]
-        with self._mapped_errors():
-            found = self.client.mget_nonatomic(names)
-        self._expect(are_values(found, len(names)), f"{len(names)} values", found)
-        return found  # type: ignore[no-any-return]
+            return [self._ask(Command(("GET", names[0]), is_value, "a value"))]
+        return self._ask(values(names))  # type: ignore[no-any-return]
+
+    def _answer(self, asked: Command | Transaction) -> Any:
+        """As for a server, where several values are asked for in as many commands as they have slots."""
+        if isinstance(asked, Command) and asked.values is not None:
+            return self.client.mget_nonatomic(asked.arguments[1:])
+        return super()._answer(asked)
 
     def peek(self, names: Sequence[str], nbytes: int) -> list[Buffer | None]:
         """As `Backend.peek`, a slot after the other."""
-        first = self._run("GETRANGE", names[0], 0, nbytes - 1) or None
-        return [first, *(self.get_many(names[1:]) if len(names) > 1 else ())]
+        first = self._ask(Command(("GETRANGE", names[0], 0, nbytes - 1), is_value, "a value"))
+        return [first or None, *(self.get_many(names[1:]) if len(names) > 1 else ())]
 
     def set(self, write: Write) -> bool:
         """As `Backend.set`, where only guards in the entry's slot are checked in one step with the write."""
@@ -75,7 +78,7 @@ class Cluster(Redis):
         elsewhere = {name: value for name, value in write.guards.items() if name not in here}
         if elsewhere and not self._holds(elsewhere):
             return False
-        return self._write(write._replace(guards=here, stamps={}))
+        return self._ask(number(*written(WRITE, write._replace(guards=here, stamps={})))) > 0  # type: ignore[no-any-return]
 
     def _holds(self, guards: Mapping[str, bytes]) -> bool:
         return list(self.get_many(list(guards))) == list(guards.values())
@@ -86,7 +89,7 @@ class Cluster(Redis):
 
     def delete_many(self, names: Sequence[str]) -> int:
         """As `Backend.delete_many`, one after the other."""
-        return sum(self._count("UNLINK", name) for name in names)
+        return sum(self._ask(number("UNLINK", name)) for name in names)
 
     def stamps(self, names: Sequence[str], milliseconds: Sequence[int | None]) -> list[bytes]:
         """As `Backend.stamps`, one after the other."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from framecache._redis import _DELETE_IF, _TOUCH, _WRITE, Redis, _expected
+from framecache._redis import Redis
+from framecache._redis_commands import DELETE_IF, TOUCH, WRITE, Commands, Transaction, changes, number, written
+from framecache._redis_replies import are_counts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Final
 
     from framecache._backend import Write
     from framecache._listener import Listener
+    from framecache._redis_commands import Arguments, Steps
 
 #: Names that one script removes.
 _AT_ONCE: Final = 1000
@@ -23,10 +26,54 @@ def _told(script: str) -> str:
     return f"redis.call('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])\n{script}"
 
 
-_WRITE_TOLD: Final = _told(_WRITE)
-_DELETE_IF_TOLD: Final = _told(_DELETE_IF)
-_TOUCH_TOLD: Final = _told(_TOUCH)
+_WRITE_TOLD: Final = _told(WRITE)
+_DELETE_IF_TOLD: Final = _told(DELETE_IF)
+_TOUCH_TOLD: Final = _told(TOUCH)
 _UNLINK_TOLD: Final = _told("return redis.call('UNLINK', unpack(KEYS))")
+
+
+class PublishingCommands(Commands):
+    """Those that tell what they change."""
+
+    def set(self, write: Write) -> Steps[bool]:
+        """The steps of `Backend.set`."""
+        return changes(*_set_and_tell(write))
+
+    def set_many(self, writes: Sequence[Write]) -> Steps[list[bool]]:
+        """The steps of `Backend.set_many`."""
+        if not writes:
+            return []
+        commands = [_set_and_tell(write) for write in writes]
+        held = yield Transaction(commands, lambda found: are_counts(found, len(commands)), f"{len(commands)} numbers")
+        return [number > 0 for number in held]
+
+    def delete_many(self, names: Sequence[str]) -> Steps[int]:
+        """The steps of `Backend.delete_many`."""
+        if not names or not names[0].startswith("fc:"):  # nobody has copies of fences
+            return (yield from super().delete_many(names))
+        removed = 0
+        for start in range(0, len(names), _AT_ONCE):
+            some = names[start : start + _AT_ONCE]
+            removed += yield number("EVAL", _UNLINK_TOLD, len(some), *some, *_message(some))
+        return removed
+
+    def delete_if(self, name: str, offset: int, part: bytes) -> Steps[bool]:
+        """The steps of `Backend.delete_if`."""
+        where = (offset, offset + len(part) - 1, part)
+        return changes("EVAL", _DELETE_IF_TOLD, 1, name, *where, *_message([name]))
+
+    def touch(self, name: str, offset: int, part: bytes) -> Steps[bool]:
+        """The steps of `Backend.touch`."""
+        return changes("EVAL", _TOUCH_TOLD, 1, name, offset, part, *_message([name]))
+
+
+def _set_and_tell(write: Write) -> Arguments:
+    return written(_WRITE_TOLD, write, *_message([write.name]))
+
+
+def _message(names: Sequence[str]) -> tuple[str, str]:
+    """The channel, which is the prefix of the namespace's names, and the names."""
+    return names[0][: names[0].index(":", len("fc:")) + 1], " ".join(names)
 
 
 class PublishingRedis(Redis):
@@ -51,41 +98,4 @@ class PublishingRedis(Redis):
 
         return Listener(OneServer(self.client), Published())
 
-    def set(self, write: Write) -> bool:
-        """As `Backend.set`."""
-        return self._count(*_set_and_tell(write)) > 0
-
-    def set_many(self, writes: Sequence[Write]) -> list[bool]:
-        """As `Backend.set_many`."""
-        return [bool(held) for held in self._transact([_set_and_tell(write) for write in writes])] if writes else []
-
-    def delete_many(self, names: Sequence[str]) -> int:
-        """As `Backend.delete_many`."""
-        if not names or not names[0].startswith("fc:"):  # nobody has copies of fences
-            return super().delete_many(names)
-        removed = 0
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
-            removed += self._count("EVAL", _UNLINK_TOLD, len(some), *some, *_message(some))
-        return removed
-
-    def delete_if(self, name: str, offset: int, part: bytes) -> bool:
-        """As `Backend.delete_if`."""
-        where = (offset, offset + len(part) - 1, part)
-        return self._count("EVAL", _DELETE_IF_TOLD, 1, name, *where, *_message([name])) > 0
-
-    def touch(self, name: str, offset: int, part: bytes) -> bool:
-        """As `Backend.touch`."""
-        return self._count("EVAL", _TOUCH_TOLD, 1, name, offset, part, *_message([name])) > 0
-
-
-def _set_and_tell(write: Write) -> tuple[Any, ...]:
-    keys = [*write.guards, *write.stamps, write.name, *write.removes]
-    milliseconds = "" if write.milliseconds is None else write.milliseconds
-    arguments = [*_expected(write), tuple(write.parts), milliseconds, *_message([write.name])]
-    return ("EVAL", _WRITE_TOLD, len(keys), *keys, *arguments)
-
-
-def _message(names: Sequence[str]) -> tuple[str, str]:
-    """The channel, which is the prefix of the namespace's names, and the names."""
-    return names[0][: names[0].index(":", len("fc:")) + 1], " ".join(names)
+    _commands = PublishingCommands()

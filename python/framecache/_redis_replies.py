@@ -32,3 +32,13 @@ def are_stamps(found: Any, count: int) -> bool:
 def is_count(found: Any) -> bool:
     """Whether it is a number of names."""
     return type(found) is int and found >= 0
+
+
+def is_held(found: Any, count: int) -> bool:
+    """Whether it is the answers to so many commands, of which the first one's is a number."""
+    return type(found) is list and len(found) == count and is_count(found[0])
+
+
+def are_counts(found: Any, count: int) -> bool:
+    """Whether it is so many numbers of names."""
+    return type(found) is list and len(found) == count and all(map(is_count, found))

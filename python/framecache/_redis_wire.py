@@ -1,4 +1,5 @@
-"""Commands on the connections of a redis-py client, packed and received here.
+"""Commands on the connections of a redis-py client for threads, packed and received here; `_redis_async_wire` does it
+for event loops.
 
 The pool, its connections and how they retry are the client's, as it was configured. Left out is what redis-py does
 around a command for all cases, and its copies: arguments are sent from where they stand, and large values are received
@@ -8,26 +9,24 @@ commands itself.
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from framecache._framecache import FrameError, Replies, pack_command
+from framecache._redis_commands import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any, Final, TypeVar
 
     from typing_extensions import Buffer
 
+    from framecache._redis_commands import Transaction
+
     R = TypeVar("R")
 
-    #: The arguments of a command; a tuple of buffers is one of them.
-    Command = Sequence[Any]
-
-#: How many bytes of a stream are taken at once.
-_AT_ONCE: Final = 256 << 10
-_CLOSED: Final = "Connection closed by server."
+CLOSED: Final = "Connection closed by server."
+LATE: Final = "Timeout reading from socket"
 
 
 class Wire:
@@ -49,52 +48,32 @@ class Wire:
             sentinel.SentinelManagedConnection.read_response,
         )
 
-    def mget(self, names: Sequence[str]) -> Any:
-        """The values of names."""
-        packed, count = pack_command("MGET", *names), len(names)
+    def answer(self, asked: Command | Transaction) -> Any:
+        """The answer to a command; those to commands that are one step, which are sent at once."""
+        if isinstance(asked, Command):
+            return self._run(pack(asked), asked.values)
+        return self._transact(pack(asked), len(asked.commands) + 2)
 
+    def _run(self, packed: list[Buffer], values: int | None) -> Any:
         def exchange(connection: Any) -> Any:
             connection.send_packed_command(packed)
-            return self._receive(connection, count)
+            return connection.read_response() if values is None else self._receive(connection, values)
 
         return self._on_connection(exchange)
 
-    def run(self, *command: Any) -> Any:
-        """The answer to a command."""
-        packed = pack_command(*command)
-
+    def _transact(self, packed: list[Buffer], count: int) -> Any:
         def exchange(connection: Any) -> Any:
             connection.send_packed_command(packed)
-            return connection.read_response()
+            return executed([self._one_of(connection) for _ in range(count)])
 
         return self._on_connection(exchange)
 
-    def transact(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers to commands that are one step, sent at once."""
-        packed = [part for command in (("MULTI",), *commands, ("EXEC",)) for part in pack_command(*command)]
-
-        def exchange(connection: Any) -> list[Any]:
-            connection.send_packed_command(packed)
-            refused = [self._refused(connection) for _ in range(len(commands) + 1)]
-            try:
-                answers: list[Any] = connection.read_response()
-            except self._raises[3] as error:
-                # That of the command says more than that of the transaction.
-                raise next(filter(None, refused), error) from None
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-            return answers
-
-        return self._on_connection(exchange)
-
-    def _refused(self, connection: Any) -> Exception | None:
-        """Why a command was not queued, if it was not."""
+    def _one_of(self, connection: Any) -> Any:
+        """An answer to one of several commands, which may be that it is refused."""
         try:
-            connection.read_response()
+            return connection.read_response()
         except self._raises[3] as error:
             return error
-        return None
 
     def _on_connection(self, work: Callable[[Any], R]) -> R:
         pool = self._client.connection_pool
@@ -125,11 +104,11 @@ class Wire:
             while done is False:
                 received = socket.recv_into(replies)
                 if not received:
-                    raise closed(_CLOSED)
+                    raise closed(CLOSED)
                 done = replies.received(received)
         except TimeoutError:
             connection.disconnect()
-            raise late("Timeout reading from socket") from None
+            raise late(LATE) from None
         except OSError as error:
             connection.disconnect()
             raise closed(f"Error while reading from socket: {error.args}") from error
@@ -148,82 +127,25 @@ class Wire:
         return replies
 
 
-class AsyncWire:
-    """The connections of a client for event loops.
+def pack(asked: Command | Transaction) -> list[Buffer]:
+    """What is sent: buffers, one after the other."""
+    if isinstance(asked, Command):
+        return pack_command(*asked.arguments)
+    return [part for arguments in (("MULTI",), *asked.commands, ("EXEC",)) for part in pack_command(*arguments)]
 
-    Args:
-        client: One of which `is_plain` is true.
+
+def executed(answers: list[Any]) -> Any:
+    """The answers to the commands of a transaction, from those to all that was sent; raises the first that is an error.
+
+    That of a command which was not queued says more than that of the transaction.
     """
-
-    def __init__(self, client: Any) -> None:
-        import redis
-        from redis.asyncio import connection, sentinel
-
-        self._client = client
-        self._raises = redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse
-        self._parser = getattr(connection, "_AsyncHiredisParser", None)
-        self._timeout: Any = vars(connection)["async_timeout"]
-        self._readers = (
-            connection.AbstractConnection.read_response,
-            sentinel.SentinelManagedConnection.read_response,
-        )
-
-    async def mget(self, names: Sequence[str]) -> Sequence[Buffer | None]:
-        """The values of names."""
-        packed, count = pack_command("MGET", *names), len(names)
-        pool = self._client.connection_pool
-        connection = await pool.get_connection()
-        try:
-            return await connection.retry.call_with_retry(  # type: ignore[no-any-return]
-                lambda: self._exchange(connection, packed, count), lambda _error: connection.disconnect()
-            )
-        finally:
-            await pool.release(connection)
-
-    async def _exchange(self, connection: Any, packed: list[Buffer], count: int) -> Any:
-        parser = connection._parser
-        stream, writer = connection._reader, connection._writer
-        reader: Any = getattr(parser, "_reader", None)
-        if (
-            type(parser) is not self._parser
-            or type(connection).read_response not in self._readers
-            or None in (stream, writer, reader)
-            or reader.has_data()
-        ):
-            await connection.send_packed_command(packed)
-            return await connection.read_response()
-        closed, late, invalid = self._raises
-        await connection.check_health()
-        replies = Replies(count)
-        try:
-            async with self._timeout(connection.socket_timeout):
-                writer.writelines(packed)
-                await writer.drain()
-                done: bool | None = False
-                while done is False:
-                    data = await stream.read(_AT_ONCE)
-                    if not data:
-                        raise closed(_CLOSED)
-                    done = replies.take(data)
-        except (asyncio.TimeoutError, TimeoutError):
-            await connection.disconnect(nowait=True)
-            raise late("Timeout reading from socket") from None
-        except OSError as error:
-            await connection.disconnect(nowait=True)
-            raise closed(f"Error while reading from socket: {error.args}") from error
-        except FrameError as error:
-            await connection.disconnect(nowait=True)
-            raise invalid(str(error)) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        if rest := replies.rest():
-            reader.feed(rest)
-        if not done:
-            return await connection.read_response()
-        if connection.health_check_interval:
-            connection.next_health_check = asyncio.get_running_loop().time() + connection.health_check_interval
-        return replies
+    *queued, answer = answers
+    if isinstance(answer, Exception):
+        raise next((one for one in queued if isinstance(one, Exception)), answer)
+    for one in answer if isinstance(answer, list) else ():
+        if isinstance(one, Exception):
+            raise one
+    return answer
 
 
 def is_plain(client: Any) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+import redis.asyncio
 
 from framecache import Cache, InvalidArgument, Unsupported, _backend_suite
 from framecache.backend import Backend, Capabilities, Write
@@ -39,6 +40,21 @@ def test_redis(check, server):
 @CHECKS
 def test_redis_whose_writers_publish(check, server):
     check(lambda: PublishingRedis(server.url))
+
+
+@CHECKS
+@pytest.mark.parametrize("kind", [Redis, PublishingRedis], ids=["redis", "publishing"])
+def test_redis_with_a_client_for_loops(check, kind, server):
+    check(lambda: kind(redis.asyncio.Redis(port=server.port, socket_timeout=5)))
+
+
+@CHECKS
+def test_redis_with_a_client_for_loops_that_has_ways_of_its_own(check, server):
+    class Own(redis.asyncio.Redis):
+        async def execute_command(self, *arguments, **options):
+            return await super().execute_command(*arguments, **options)
+
+    check(lambda: Redis(Own(port=server.port, socket_timeout=5)))
 
 
 @CHECKS
