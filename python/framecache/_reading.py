@@ -183,7 +183,7 @@ class Reader:
             require_zero_copy: Raise `CopyRequired` where decoding would copy.
             stale: Return one past its deadline too.
             share: Keep in L1 the object itself, whatever its type.
-            at_hand: Return ``elsewhere`` where a file must be opened.
+            at_hand: Return ``elsewhere`` where a file must be opened, or an engine asked.
             own: Whether L1 keeps objects of this canonical key as they are decoded with `views`.
             ahead: What an engine beyond this machine was asked for already, and answered or not.
         """
@@ -192,6 +192,8 @@ class Reader:
             in_l1 = self._find_in_l1(self.l1, canonical, key, views, require_zero_copy, stale)
             if in_l1 is not None:
                 return in_l1
+        if at_hand and self.backend is not None:
+            return "elsewhere"
         if (store := self.store) is not None and (ahead is not None or self.shared.breaker.allows()):
             found = self._find_in_store(
                 store, canonical, key, views, require_zero_copy, stale, share, at_hand, own, ahead
