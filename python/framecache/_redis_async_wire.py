@@ -364,9 +364,12 @@ class AsyncWire:
             return await exchange.receive()
         except self._library.refused as error:
             raise self._meant(connection, error) from None
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             exchange.abort()
             await connection.disconnect(nowait=True)
+            raise
+        except BaseException:
+            exchange.abort()
             raise
 
     async def _read(self, connection: Any, asked: Command | Transaction) -> Any:
