@@ -499,17 +499,24 @@ def test_what_a_server_pushes_is_no_answer(server, filled):
     asyncio.run(main())
 
 
-def test_a_pool_that_is_held_by_somebody(server, filled):
-    """As redis-py holds it while it renews credentials."""
+def test_a_pool_that_is_held_by_somebody(proxy, filled):
+    """As redis-py holds it while it renews credentials: nobody takes a connection, or waits for giving one back."""
 
     async def main():
-        async with opened(client_of(server.port)) as one:
-            await one.get(NAME)
-            pool = one._client.connection_pool
+        async with opened(client_of(proxy.port)) as one:
+            await one.get(OTHER)
+            pool, held = one._client.connection_pool, Held(proxy)
+            asking = asyncio.ensure_future(value(one, NAME))
+            await until(lambda: held.count)
             async with pool._lock:
+                proxy.go_on()
+                assert await asyncio.wait_for(asking, PATIENCE) == b"old value"
                 asking = asyncio.ensure_future(one.get(NAME))
                 await asyncio.sleep(0)
                 await cancelled(asking)
+                assert in_use(one._client) == 1
+            await one.close()
             assert await value(one, NAME) == b"old value"
+            assert proxy.connections == 1
 
     asyncio.run(main())
