@@ -140,7 +140,7 @@ class _Exchange:
 
     __slots__ = (
         *("asked", "connection", "_answers", "_count", "_deadline"),
-        *("_is_late", "_library", "_pushes", "_replies", "_timer", "_timeout"),
+        *("_ends", "_is_late", "_library", "_pushes", "_replies", "_timer"),
     )
 
     def __init__(self, library: _Library, connection: Any, asked: Command | Transaction, deadline: Deadline) -> None:
@@ -158,20 +158,14 @@ class _Exchange:
             self._replies = Replies(asked.values)
 
     def send(self, packed: list[Buffer]) -> None:
-        """Send it, and have the connection closed when it takes too long."""
-        self._wait()
+        """Send it, and have the connection closed if it is not answered in time."""
+        loop, timeout = asyncio.get_running_loop(), self.connection.socket_timeout
+        self._ends = self._deadline.at if timeout is None else min(self._deadline.at, loop.time() + timeout)
+        self._timer = loop.call_at(self._ends, self._expire)
         writer = self.connection._writer
         if writer.transport.is_closing():
             raise self._library.closed(CLOSED)
         writer.writelines(packed)
-
-    def _wait(self) -> None:
-        loop, timeout = asyncio.get_running_loop(), self.connection.socket_timeout
-        ends = self._deadline.at
-        if timeout is not None:
-            ends = min(ends, loop.time() + timeout)
-        self._timeout = ends
-        self._timer = loop.call_at(ends, self._expire)
 
     def _expire(self) -> None:
         self._is_late = True
@@ -191,12 +185,8 @@ class _Exchange:
             Exception: Those of redis-py. A `ResponseError` is an answer, all others leave nothing that could be read.
         """
         library, connection = self._library, self.connection
-        stream, writer = connection._reader, connection._writer
+        stream = connection._reader
         try:
-            if writer.transport.get_write_buffer_size():
-                await writer.drain()
-                self._timer.cancel()
-                self._wait()
             while len(self._answers) < self._count:
                 data = await stream.read(_AT_ONCE)
                 if not data:
@@ -217,7 +207,7 @@ class _Exchange:
         """The error of a connection that is closed."""
         if not self._is_late:
             return self._library.closed(why)
-        return self._deadline.error() if self._timeout == self._deadline.at else self._library.late(LATE)
+        return self._deadline.error() if self._ends == self._deadline.at else self._library.late(LATE)
 
     def _take(self, data: bytes) -> None:
         reader, replies = self.connection._parser._reader, self._replies
@@ -364,9 +354,12 @@ class AsyncWire:
             return await exchange.receive()
         except self._library.refused as error:
             raise self._meant(connection, error) from None
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             exchange.abort()
             await connection.disconnect(nowait=True)
+            raise
+        except BaseException:
+            exchange.abort()
             raise
 
     async def _read(self, connection: Any, asked: Command | Transaction) -> Any:
