@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import runpy
 import sys
@@ -12,8 +13,8 @@ from threading import Barrier
 import pytest
 import redis.asyncio
 
-from framecache import Cache, InvalidArgument, Unsupported, _backend_suite
-from framecache.backend import Backend, Capabilities, Write
+from framecache import Cache, InvalidArgument, StoreError, Unsupported, _backend_helpers
+from framecache.backend import AsyncBackend, Backend, Capabilities, Write
 from framecache.redis import Cluster, PublishingRedis, Redis
 from framecache.testing import DirectoryBackend, backend_suite
 from redis_server import server, several  # noqa: F401  # a fixture
@@ -73,6 +74,17 @@ def test_the_example(check, tmp_path):
     check(lambda: example["SQLiteBackend"](str(tmp_path / "cache.db")))
 
 
+@CHECKS
+def test_the_example_with_commands_for_loops(check, tmp_path):
+    """Which the threads of the pool do."""
+
+    class InLoops(runpy.run_path(str(EXAMPLE))["SQLiteBackend"]):
+        def for_loop(self):
+            return AsyncBackend(self)
+
+    check(lambda: InLoops(str(tmp_path / "cache.db")))
+
+
 class Broken(DirectoryBackend):
     """A backend with one of the defects that people write."""
 
@@ -80,7 +92,7 @@ class Broken(DirectoryBackend):
 
     def __init__(self, path):
         super().__init__(path)
-        self.all_checked = Barrier(_backend_suite._THREADS)
+        self.all_checked = Barrier(_backend_helpers.THREADS)
 
     def get_many(self, names):
         found = super().get_many(names)
@@ -183,13 +195,110 @@ DEFECTS = {
 
 @pytest.mark.parametrize(("defect", "finds"), DEFECTS.items())
 def test_a_defect_is_found(defect, finds, tmp_path, monkeypatch):
-    monkeypatch.setattr(_backend_suite, "_PATIENCE", 0.5)
+    monkeypatch.setattr(_backend_helpers, "PATIENCE", 0.5)
     (check,) = [check for check in backend_suite() if check.__name__ == finds]
     backend = Broken(tmp_path / "store")
     check(lambda: backend)
     backend.defect = defect
     with pytest.raises(AssertionError, match="expected"):
         check(lambda: backend)
+
+
+class BrokenInLoops(DirectoryBackend):
+    """A backend whose commands for threads are well, while those for event loops have a defect."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.broken = Broken(path)
+
+    def for_loop(self):
+        return AsyncBackend(self.broken)
+
+
+@pytest.mark.parametrize(("defect", "finds"), DEFECTS.items())
+def test_a_defect_is_found_in_a_loop(defect, finds, tmp_path, monkeypatch):
+    monkeypatch.setattr(_backend_helpers, "PATIENCE", 0.5)
+    (check,) = [check for check in backend_suite() if check.__name__ == finds]
+    backend = BrokenInLoops(tmp_path / "store")
+    check(lambda: backend)
+    backend.broken.defect = defect
+    with pytest.raises(AssertionError, match=r"in an event loop: .*expected"):
+        check(lambda: backend)
+
+
+class Careless(AsyncBackend):
+    """Commands for event loops with one of the defects by which who is cancelled harms others."""
+
+    def __init__(self, backend, defect):
+        super().__init__(backend)
+        self.defect = defect
+        self.answers = []
+
+    async def get(self, name):
+        try:
+            await turns(10)
+        except asyncio.CancelledError:
+            if self.defect == "stays":
+                await asyncio.sleep(3600)
+            if self.defect == "fails":
+                raise StoreError("cancelled") from None
+            raise
+        return await super().get(name)
+
+    async def get_many(self, names):
+        self.answers.append(self.backend.get_many(names))
+        if self.defect != "mixed up":
+            return self.answers.pop()
+        await turns(3)
+        return self.answers.pop(0)
+
+    async def set(self, write):
+        if self.defect == "half":
+            self.backend.set(write._replace(parts=[b"half"]))
+            await turns(10)
+        return await super().set(write)
+
+
+async def turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("defect", "error", "says"),
+    [
+        ("mixed up", AssertionError, "get_many after a command whose caller was cancelled: expected"),
+        ("half", AssertionError, "is whole: expected True"),
+        ("stays", AssertionError, "how many of those who were cancelled ended: expected 1"),
+        ("fails", StoreError, "cancelled"),
+    ],
+)
+def test_who_harms_others_when_he_is_cancelled_is_found(defect, error, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(_backend_helpers, "PATIENCE", 0.5)
+    (check,) = [check for check in backend_suite() if check.__name__ == "who_is_cancelled_harms_nobody"]
+
+    class Engine(DirectoryBackend):
+        asynchronous = None
+
+        def for_loop(self):
+            return self.asynchronous
+
+    backend = Engine(tmp_path / "store")
+    check(lambda: backend)
+    backend.asynchronous = Careless(backend, "none")
+    check(lambda: backend)
+    backend.asynchronous = Careless(backend, defect)
+    with pytest.raises(error, match=says):
+        check(lambda: backend)
+
+
+def test_what_for_loop_gives_must_be_one(tmp_path):
+    class NoBase(DirectoryBackend):
+        def for_loop(self):
+            return self
+
+    with pytest.raises(AssertionError, match=r"in an event loop: isinstance.*expected True"):
+        backend_suite()[1](lambda: NoBase(tmp_path / "store"))
 
 
 def test_what_is_abstract_must_be_written():
@@ -202,7 +311,7 @@ def test_what_is_abstract_must_be_written():
         Cache(object())
 
 
-def test_an_engine_that_does_the_least(tmp_path):
+def test_an_engine_that_does_the_least(tmp_path, monkeypatch):
     class Least(Broken):
         capabilities = Capabilities()
         lease = renew = release = names = None
@@ -210,6 +319,9 @@ def test_an_engine_that_does_the_least(tmp_path):
         delete_if = Backend.delete_if
 
     backend = Least(tmp_path / "store")
+    for check in backend_suite():
+        check(lambda: backend)
+    monkeypatch.setattr(Least, "for_loop", lambda self: AsyncBackend(self))
     for check in backend_suite():
         check(lambda: backend)
     with Cache(backend, on_error="raise") as cache:
