@@ -12,6 +12,7 @@ from framecache._redis_clients import (
     client_of,
     is_async,
     is_cluster,
+    loop_client_of,
     place_of,
     threaded,
     type_of,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from framecache._listener import Listener
     from framecache._redis_async import AsyncRedis
     from framecache._redis_commands import Steps, Transaction
+    from framecache._redis_loops import LoopClients
     from framecache._redis_wire import Wire
 
     R = TypeVar("R")
@@ -79,10 +81,10 @@ class Redis(Backend):
         self.max_bytes = max_remote_bytes
         self.l1_ttl = float(l1_ttl)
         self.capabilities = Capabilities(tags=True, lease=True, invalidation=listen, atomic=True)
-        is_url = isinstance(client, str)
+        url = client if isinstance(client, str) else None
         given: Any = None
-        if is_url:
-            client = client_of(client)
+        if url is not None:
+            client = client_of(url)
         elif is_async(client) and not is_cluster(client):
             given, client = client, threaded(client)
         if not isinstance(client, self._kind()):
@@ -93,12 +95,9 @@ class Redis(Backend):
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError)
         self._wire = self._wire_of(client)
         self._listener: Listener | None = None
-        self._owns_client = is_url or given is not None
-        self._asynchronous: AsyncRedis | None = None
-        if given is not None:
-            from framecache._redis_async import AsyncRedis
-
-            self._asynchronous = AsyncRedis(self, given, self._commands, failed, self._errors)
+        self._owns_client = url is not None or given is not None
+        self._asynchronous: AsyncRedis | None = None if given is None else self._over(given)
+        self._loops = None if url is None else self._for_loops(url)
 
     _expects = "redis.Redis or a redis.asyncio.Redis"
     #: How others' changes are heard: ``tracking`` or ``publish``.
@@ -116,6 +115,16 @@ class Redis(Backend):
         from framecache._redis_wire import Wire, is_plain
 
         return Wire(client) if is_plain(client) else None
+
+    def _for_loops(self, url: str) -> LoopClients | None:
+        from framecache._redis_loops import LoopClients
+
+        return LoopClients(lambda: loop_client_of(url), self._over)
+
+    def _over(self, client: Any) -> AsyncRedis:
+        from framecache._redis_async import AsyncRedis
+
+        return AsyncRedis(self, client, self._commands, failed, self._errors)
 
     @classmethod
     def from_url(cls, url: str) -> Redis:
@@ -233,21 +242,29 @@ class Redis(Backend):
         return Listener(OneServer(self.client))
 
     def for_loop(self) -> AsyncBackend | None:
-        """As `Backend.for_loop`, where a `redis.asyncio.Redis` was given, for the loop that asks first."""
-        if self._asynchronous is None or not self._asynchronous.is_for(asyncio.get_running_loop()):
+        """As `Backend.for_loop`: one for each loop, over a client of its own, where a URL was given; where a
+        `redis.asyncio.Redis` was, for the loop that asks first.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loops is not None:
+            return self._loops.of(loop)
+        if self._asynchronous is None or not self._asynchronous.is_for(loop):
             return None
         return self._asynchronous
 
     def distrust(self) -> None:
         """As `Backend.distrust`."""
         self.client.connection_pool.disconnect(inuse_connections=False)
-        if self._asynchronous is not None:
-            self._asynchronous.distrust()
+        for known in (self._asynchronous, self._loops):
+            if known is not None:
+                known.distrust()
 
     def close(self) -> None:
         """As `Backend.close`."""
         if self._listener is not None:
             self._listener.close()
+        if self._loops is not None:
+            self._loops.close()
         if self._owns_client:
             self.client.close()
 

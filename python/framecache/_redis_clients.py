@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from framecache._framecache import InvalidArgument
 
 TYPE_CHECKING = False
@@ -18,29 +20,68 @@ def client_of(url: str) -> Any:
     Sentinels stand with commas between them, and before the database the service: ``redis+sentinel://a:1,b:2/name/0``.
     """
     try:
-        return _client_of(url)
+        return _client_of(url, _Kit.for_threads())
     except ValueError as error:
         if isinstance(error, InvalidArgument):
             raise
         raise InvalidArgument(f"url: expected one that redis-py takes, found {error}") from error
 
 
-def _client_of(url: str) -> Any:
-    import redis
+def loop_client_of(url: str) -> Any:
+    """As `client_of`, for an event loop; not for a cluster."""
+    return _client_of(url, _Kit.for_loops())
 
+
+class _Kit(NamedTuple):
+    """What clients are made of.
+
+    Attributes:
+        client: The class of clients of one server.
+        connection: The module of its connections.
+        sentinel: The class that finds masters.
+        retry: The class that tries again.
+    """
+
+    client: Any
+    connection: Any
+    sentinel: Any
+    retry: Any
+
+    @classmethod
+    def for_threads(cls) -> _Kit:
+        from redis import Redis, connection
+        from redis.retry import Retry
+        from redis.sentinel import Sentinel
+
+        return cls(Redis, connection, Sentinel, Retry)
+
+    @classmethod
+    def for_loops(cls) -> _Kit:
+        from redis.asyncio import Redis, Sentinel, connection
+        from redis.asyncio.retry import Retry
+
+        return cls(Redis, connection, Sentinel, Retry)
+
+    def again(self) -> Any:
+        """Once more, after a random pause."""
+        from redis.backoff import FullJitterBackoff
+
+        return self.retry(FullJitterBackoff(cap=0.1, base=0.02), 1)
+
+
+def _client_of(url: str, kit: _Kit) -> Any:
     scheme, _, rest = url.partition("://")
     plain, _, kind = scheme.partition("+")
     if kind == "cluster":
-        return redis.RedisCluster.from_url(f"{plain}://{rest}", **_bounds())  # type: ignore[no-untyped-call,unused-ignore]
+        from redis import RedisCluster
+
+        return RedisCluster.from_url(f"{plain}://{rest}", **_bounds())  # type: ignore[no-untyped-call,unused-ignore]
     if kind == "sentinel":
-        return _of_sentinels(plain, rest)
-    return redis.Redis.from_url(url, **_bounds(), retry=_retry())
+        return _of_sentinels(plain, rest, kit)
+    return kit.client.from_url(url, **_bounds(), retry=kit.again())
 
 
-def _of_sentinels(scheme: str, rest: str) -> Any:
-    from redis.connection import SSLConnection, parse_url
-    from redis.sentinel import Sentinel
-
+def _of_sentinels(scheme: str, rest: str, kit: _Kit) -> Any:
     place, slash, query = rest.partition("?")
     hosts, _, path = place.partition("/")
     credentials, at, hosts = hosts.rpartition("@")
@@ -50,26 +91,18 @@ def _of_sentinels(scheme: str, rest: str) -> Any:
         found = f"{hosts}/{path}"
         raise InvalidArgument(f"url: expected redis+sentinel://host:port,host:port/service/db, got {found!r:.100}")
     first = f"{scheme}://{credentials}{at}{sentinels[0][0]}/{database}{slash}{query}"
-    settings: dict[str, Any] = dict(parse_url(first))  # type: ignore[no-untyped-call]
+    settings: dict[str, Any] = dict(kit.connection.parse_url(first))
     for name in ("host", "port"):
         settings.pop(name, None)
-    settings["ssl"] = settings.pop("connection_class", None) is SSLConnection
+    settings["ssl"] = settings.pop("connection_class", None) is kit.connection.SSLConnection
     bounded = {**_bounds(), **settings}
-    watched = Sentinel([(host, int(port)) for host, _, port in sentinels], sentinel_kwargs=_bounds())  # type: ignore[no-untyped-call,unused-ignore]
-    return watched.master_for(service, **bounded, retry=_retry())  # type: ignore[no-untyped-call,unused-ignore]
+    watched = kit.sentinel([(host, int(port)) for host, _, port in sentinels], sentinel_kwargs=_bounds())
+    return watched.master_for(service, **bounded, retry=kit.again())
 
 
 def _bounds() -> dict[str, Any]:
     """How long a client waits that is made here, where the URL does not say otherwise."""
     return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
-
-
-def _retry() -> Any:
-    """Once more, after a random pause."""
-    from redis.backoff import FullJitterBackoff
-    from redis.retry import Retry
-
-    return Retry(FullJitterBackoff(cap=0.1, base=0.02), 1)
 
 
 def is_client(candidate: object) -> bool:
@@ -107,14 +140,13 @@ def is_cluster(client: object) -> bool:
 
 def threaded(client: Any) -> Any:
     """A client for threads with the connections' settings of one for event loops."""
-    import redis
-    from redis import connection
+    from redis import ConnectionPool
 
-    pool = client.connection_pool
-    settings = portable(pool.connection_kwargs)
+    pool, kit = client.connection_pool, _Kit.for_threads()
+    settings = _bounds() | {"retry": kit.again()} | portable(pool.connection_kwargs)
     for base in pool.connection_class.__mro__:
-        if (kind := getattr(connection, base.__name__, None)) is not None:
-            return redis.Redis(connection_pool=redis.ConnectionPool(kind, **_bounds() | {"retry": _retry()} | settings))
+        if (kind := getattr(kit.connection, base.__name__, None)) is not None:
+            return kit.client(connection_pool=ConnectionPool(kind, **settings))
     raise InvalidArgument(f"client: expected connections of redis-py's own kinds, got {pool.connection_class!r}")
 
 

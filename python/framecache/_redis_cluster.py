@@ -54,6 +54,9 @@ class Cluster(Redis):
     def _wire_of(self, client: Any) -> None:
         """None: each command goes to a node that the client finds."""
 
+    def _for_loops(self, url: str) -> None:
+        """None: threads ask a cluster."""
+
     def get_many(self, names: Sequence[str]) -> list[Buffer | None]:
         """As `Backend.get_many`, a slot after the other."""
         if len(names) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from framecache.crypto import Keyring
 from framecache.redis import Redis
 from proxy import Proxy
 from redis_server import server  # noqa: F401  # a fixture
-from waiting import PATIENCE
+from waiting import PATIENCE, Thread, until
 
 #: Seconds that an answer waits for a turn of the loop.
 _TURN = 10.0
@@ -21,6 +22,7 @@ BIG = bytes(range(256)) * 1024
 #: What a cache is opened with.
 KINDS = {
     "plain": {"l1": None},
+    "URL": {"l1": None},
     "L1": {"l1": "1MiB"},
     "sealed": {"l1": None, "keyring": Keyring(bytes(range(32)), previous=[bytes(range(1, 33))])},
     "sealed and L1": {"l1": "1MiB", "keyring": Keyring(bytes(range(32)))},
@@ -54,7 +56,7 @@ class Turns:
 
 @pytest.fixture(params=KINDS)
 def opened(request, server, tmp_path):
-    """Opens a cache over a client that has one connection, through a proxy that says who asked."""
+    """Opens a cache, through a proxy that knows how many connections ask."""
     import redis.asyncio
 
     settings = dict(KINDS[request.param])
@@ -63,6 +65,8 @@ def opened(request, server, tmp_path):
     with Proxy(server.port) as proxy:
 
         def open_cache():
+            if request.param == "URL":
+                return Cache(f"{proxy.url}?listen=no&socket_timeout={_TURN}", on_error="raise", **settings), None
             client = redis.asyncio.Redis(port=proxy.port, socket_timeout=_TURN, max_connections=1)
             return Cache(Redis(client, listen=False), on_error="raise", **settings), client
 
@@ -79,7 +83,8 @@ def run(opened, steps):
             await steps(cache, turns.run)
         assert turns.passed
         turns._go.release(100)
-        await client.aclose()
+        if client is not None:
+            await client.aclose()
 
     asyncio.run(main())
     assert proxy.connections == 1
@@ -225,3 +230,73 @@ def test_who_is_cancelled_while_it_waits_for_a_lease_leaves_none(server):
 
     with Proxy(server.port) as proxy:
         asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
+
+
+def connections(server):
+    """How many there are but for the one that asks."""
+    return len(server.client().client_list()) - 1
+
+
+async def use(cache, key):
+    await cache.aset(key, "value")
+    for _ in range(20):
+        assert await cache.aget(key) == "value"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("closes", [True, False])
+def test_connections_of_a_url_end_with_their_loop(server, closes):
+    async def main():
+        await use(cache, "key")
+        assert connections(server) > 0
+        if closes:
+            cache.close()
+
+    cache = Cache(f"{server.url}?listen=no", l1=None)
+    for _ in range(1 if closes else 3):
+        asyncio.run(main())
+        gc.collect()
+        until(lambda: connections(server) == 0)
+    assert not cache._backend._loops._by_loop
+    cache.close()
+
+
+def test_a_loop_that_goes_on_closes_what_it_had_when_the_cache_is_closed_elsewhere(server):
+    async def main():
+        await use(cache, "key")
+        assert connections(server) > 0
+        await asyncio.to_thread(cache.close)
+        while connections(server):
+            await asyncio.sleep(0.001)
+
+    cache = Cache(f"{server.url}?listen=no", l1=None)
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_loops_of_several_threads_use_one_cache(server):
+    def work(number):
+        asyncio.run(use(cache, f"key {number}"))
+
+    with Cache(f"{server.url}?listen=no", l1=None, on_error="raise") as cache:
+        threads = [Thread(work, number) for number in range(4)]
+        for thread in threads:
+            assert thread.value is None
+    assert not cache._backend._loops._by_loop
+
+
+def test_more_wait_at_once_than_there_are_threads(server):
+    """Callers that wait for a slow server do not wait for one another."""
+
+    async def main():
+        with Cache(f"{proxy.url}?listen=no&socket_timeout={PATIENCE}", l1=None, on_error="raise") as cache:
+            await cache.aget("absent")
+            held = []
+            proxy.hold(lambda reply: held.append(reply) is None)
+            tasks = [asyncio.create_task(cache.aget(f"key {number}")) for number in range(100)]
+            while len(held) < 100:
+                await asyncio.sleep(0.001)
+            proxy.go_on()
+            assert await asyncio.gather(*tasks) == [None] * 100
+
+    with Proxy(server.port) as proxy:
+        asyncio.run(asyncio.wait_for(main(), PATIENCE))
