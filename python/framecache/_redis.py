@@ -86,7 +86,8 @@ class Redis(Backend):
         elif is_async(client) and not is_cluster(client):
             given, client = client, threaded(client)
         if not isinstance(client, self._kind()):
-            raise InvalidArgument(f"client: expected a {self._expects}, got {type_of(client)}")
+            found = type_of(client if given is None else given)
+            raise InvalidArgument(f"client: expected a {self._expects}, got {found}")
         check(client, allow_unbounded)
         self.client: Any = client
         self.place = place_of(client)

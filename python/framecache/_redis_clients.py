@@ -112,10 +112,24 @@ def threaded(client: Any) -> Any:
 
     pool = client.connection_pool
     settings = portable(pool.connection_kwargs)
+    if getattr(pool, "sentinel_manager", None) is not None:
+        return _watched(pool, settings)
     for base in pool.connection_class.__mro__:
         if (kind := getattr(connection, base.__name__, None)) is not None:
             return redis.Redis(connection_pool=redis.ConnectionPool(kind, **_bounds() | {"retry": _retry()} | settings))
     raise InvalidArgument(f"client: expected connections of redis-py's own kinds, got {pool.connection_class!r}")
+
+
+def _watched(pool: Any, settings: dict[str, Any]) -> Any:
+    """A client for threads of what a pool's Sentinels watch."""
+    from redis.sentinel import Sentinel
+
+    manager = pool.sentinel_manager
+    watched = Sentinel([], manager.min_other_sentinels)  # type: ignore[no-untyped-call,unused-ignore]
+    watched.sentinels = [threaded(one) for one in manager.sentinels]
+    client_for: Any = watched.master_for if pool.is_master else watched.slave_for
+    bounded = _bounds() | {"retry": _retry(), "ssl": "SSL" in pool.connection_class.__name__} | settings
+    return client_for(pool.service_name, **bounded)
 
 
 #: Settings of connections that mean the same for threads and event loops.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
 import pytest
 
-from framecache import Cache, InvalidArgument
+from framecache import Cache, InvalidArgument, StoreError
+from framecache.backend import Write
 from framecache.redis import Cluster, Redis
 from redis_server import begin
 from redis_topologies import cluster, is_master, sentinels, servers  # noqa: F401  # fixtures
 from test_redis_anywhere import said
-from waiting import until
+from waiting import PATIENCE, until
 
 
 def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
@@ -37,6 +39,49 @@ def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
             until(lambda: cache.get("key") == "newest")
 
 
+def test_a_failover_in_a_loop(sentinels):
+    """A client for event loops that Sentinels gave: its commands, and those of threads, find the new master."""
+    from redis.asyncio.sentinel import Sentinel
+
+    master, replica, url = sentinels
+    hosts = [tuple(host.split(":")) for host in url.partition("://")[2].partition("/")[0].split(",")]
+
+    async def main():
+        watched = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1})
+        client = watched.master_for("main", socket_timeout=1)
+        with Cache(client, l1=None) as cache:
+            backend, one = cache._backend, cache._backend.for_loop()
+            assert one._wire is not None
+            assert backend.place == "redis+sentinel:///main/0"
+            assert await one.set(Write("fc:0:{0}", [b"before"], None, {}, ()))
+            assert bytes(backend.get("fc:0:{0}")) == b"before"
+            until(lambda: replica.client().dbsize() == master.client().dbsize())
+            before = replica.client().info("server")["run_id"]
+            assert await client.connection_pool.sentinel_manager.sentinels[0].sentinel_failover("main")
+            for name in ("loop", "thread"):
+                ends = time.monotonic() + PATIENCE
+                while not await written(one if name == "loop" else None, backend, f"fc:0:{{{name}}}"):
+                    assert time.monotonic() < ends
+                    await asyncio.sleep(0.05)
+            until(lambda: is_master(replica))
+            assert replica.client().info("server")["run_id"] == before
+            assert replica.client().mget("fc:0:{loop}", "fc:0:{thread}") == [b"after", b"after"]
+            await one.close()
+        await client.aclose()
+        for sentinel in watched.sentinels:
+            await sentinel.aclose()
+
+    async def written(one, backend, name):
+        """Whether it was written to the server that is the master now."""
+        write = Write(name, [b"after"], None, {}, ())
+        with contextlib.suppress(StoreError):
+            done = await one.set(write) if one is not None else backend.set(write)
+            return done and is_master(replica) and replica.client().exists(name)
+        return False
+
+    asyncio.run(main())
+
+
 def test_urls_of_sentinels(servers):
     for wrong in ("redis+sentinel://host:1", "redis+sentinel://host/main", "redis+sentinel:///main/0"):
         with pytest.raises(InvalidArgument, match=r"expected redis\+sentinel://host:port,host:port/service/db"):
@@ -48,7 +93,7 @@ def test_urls_of_sentinels(servers):
 
 
 def test_a_cluster(cluster, monkeypatch):
-    import redis
+    import redis.asyncio
 
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     with Cache(url) as cache, Cache(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5)) as other:
@@ -85,8 +130,12 @@ def test_a_cluster(cluster, monkeypatch):
         assert cache.stats().get("error", 0) == 0
     in_memory = said("memory://", FRAMECACHE_L1="16MiB")
     assert said(url, FRAMECACHE_L1="16MiB") == in_memory
-    with pytest.raises(InvalidArgument, match=r"expected a redis\.RedisCluster, got redis\.client\.Redis"):
+    with pytest.raises(InvalidArgument, match=r"expected a redis\.RedisCluster, .*, got redis\.client\.Redis"):
         Cluster(cluster[0].client())
+    with pytest.raises(InvalidArgument, match=r"threads do for event loops, got redis\.asyncio\.client\.Redis"):
+        Cluster(redis.asyncio.Redis(port=cluster[1].port, socket_timeout=5))
+    with pytest.raises(InvalidArgument, match=r"threads do for event loops, got redis\.asyncio\.cluster\.RedisCluster"):
+        Cache(redis.asyncio.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5))
     with pytest.raises(InvalidArgument, match=r"expected a redis\.Redis or a redis\.asyncio\.Redis"):
         Redis(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5))
 
