@@ -39,47 +39,76 @@ def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
             until(lambda: cache.get("key") == "newest")
 
 
-def test_a_failover_in_a_loop(sentinels):
-    """A client for event loops that Sentinels gave: its commands, and those of threads, find the new master."""
+def in_loop_of(url, main):
+    """Run `main(backend)`, over a client for event loops that Sentinels gave, which tries once."""
+    from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
 
-    master, replica, url = sentinels
-    hosts = [tuple(host.split(":")) for host in url.partition("://")[2].partition("/")[0].split(",")]
-
-    async def main():
+    async def run():
+        hosts = [tuple(host.split(":")) for host in url.partition("://")[2].partition("/")[0].split(",")]
         watched = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1})
-        client = watched.master_for("main", socket_timeout=1)
-        with Cache(client, l1=None) as cache:
-            backend, one = cache._backend, cache._backend.for_loop()
-            assert one._wire is not None
-            assert backend.place == "redis+sentinel:///main/0"
-            assert await one.set(Write("fc:0:{0}", [b"before"], None, {}, ()))
-            assert bytes(backend.get("fc:0:{0}")) == b"before"
-            until(lambda: replica.client().dbsize() == master.client().dbsize())
-            before = replica.client().info("server")["run_id"]
-            assert await client.connection_pool.sentinel_manager.sentinels[0].sentinel_failover("main")
-            for name in ("loop", "thread"):
-                ends = time.monotonic() + PATIENCE
-                while not await written(one if name == "loop" else None, backend, f"fc:0:{{{name}}}"):
-                    assert time.monotonic() < ends
-                    await asyncio.sleep(0.05)
-            until(lambda: is_master(replica))
-            assert replica.client().info("server")["run_id"] == before
-            assert replica.client().mget("fc:0:{loop}", "fc:0:{thread}") == [b"after", b"after"]
-            await one.close()
-        await client.aclose()
-        for sentinel in watched.sentinels:
-            await sentinel.aclose()
+        client = watched.master_for("main", socket_timeout=1, retry=Retry(NoBackoff(), 0))
+        try:
+            with Cache(client, l1=None) as cache:
+                await main(cache._backend)
+                await cache._backend.for_loop().close()
+        finally:
+            for one in (client, *watched.sentinels):
+                await one.aclose()
 
-    async def written(one, backend, name):
-        """Whether it was written to the server that is the master now."""
-        write = Write(name, [b"after"], None, {}, ())
+    asyncio.run(run())
+
+
+def write(name):
+    return Write(name, [b"value"], None, {}, ())
+
+
+def test_a_failover_in_a_loop(sentinels):
+    """The commands of an event loop, and those of the threads beside it, find the new master."""
+    master, replica, url = sentinels
+
+    async def main(backend):
+        one = backend.for_loop()
+        assert one._wire is not None
+        assert backend.place == "redis+sentinel:///main/0"
+        assert await one.set(write("fc:before"))
+        assert bytes(backend.get("fc:before")) == b"value"
+        until(lambda: replica.client().dbsize() == master.client().dbsize())
+        master.kill()
+        for name, is_written in (("fc:loop", one.set), ("fc:thread", in_thread(backend.set))):
+            ends = time.monotonic() + PATIENCE
+            while not await is_true(is_written(write(name))):
+                assert time.monotonic() < ends
+                await asyncio.sleep(0.05)
+        assert replica.client().mget("fc:before", "fc:loop", "fc:thread") == [b"value"] * 3
+
+    async def is_true(done):
         with contextlib.suppress(StoreError):
-            done = await one.set(write) if one is not None else backend.set(write)
-            return done and is_master(replica) and replica.client().exists(name)
+            return await done
         return False
 
-    asyncio.run(main())
+    def in_thread(work):
+        return lambda *arguments: asyncio.to_thread(work, *arguments)
+
+    in_loop_of(url, main)
+
+
+def test_a_master_that_is_none_any_more_is_left(sentinels):
+    """A connection to it is given up, so that the Sentinels are asked again."""
+    master, replica, url = sentinels
+
+    async def main(backend):
+        one = backend.for_loop()
+        for _ in range(2):
+            assert await one.set(write("fc:before"))
+        [connection] = one._client.connection_pool._available_connections
+        master.client().execute_command("REPLICAOF", "127.0.0.1", replica.port)
+        with pytest.raises(StoreError, match=r"previous master is now a (replica|slave)"):
+            await one.set(write("fc:after"))
+        assert not connection.is_connected
+
+    in_loop_of(url, main)
 
 
 def test_urls_of_sentinels(servers):
