@@ -155,6 +155,30 @@ async def async_reads(port: int) -> None:
             bare += await atimes(lambda: client.get("bare"), repeat)
             ours += await atimes(lambda: cache.aget("ours"), repeat)
         row(name, bare, ours)
+    names = [f"key:{number}" for number in range(100)]
+    value = os.urandom(100)
+    for name in names:
+        await client.set(name, value)
+        await cache.aset(name, value)
+    calls: tuple[tuple[str, Callable[[], Awaitable[Any]], Callable[[], Awaitable[Any]]], ...] = (
+        ("aget_many of 100, 100 B", lambda: client.mget(names), lambda: cache.aget_many(names)),
+        (
+            "10 agets of 100 B at once",
+            lambda: asyncio.gather(*map(client.get, names[:10])),
+            lambda: asyncio.gather(*map(cache.aget, names[:10])),
+        ),
+        (
+            "aset 100 B",
+            lambda: client.set("bare", value, px=100_000),
+            lambda: cache.aset("ours", value, ttl=100),
+        ),
+    )
+    for name, bare_call, call in calls:
+        bare, ours = [], []
+        for _ in range(ROUNDS):
+            bare += await atimes(bare_call, 50)
+            ours += await atimes(call, 50)
+        row(name, bare, ours)
     await client.aclose()
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 _MAX_BYTES: Final = 64 << 20
+#: Connections of an event loop, where a URL was given.
+_AT_ONCE: Final = 32
 #: Seconds for which at most L1 serves what was changed, while the listener is on and whatever then fails.
 BOUND: Final = PING_EVERY + SILENCE
 
@@ -88,7 +90,8 @@ class Redis(Backend):
         elif is_async(client) and not is_cluster(client):
             given, client = client, threaded(client)
         if not isinstance(client, self._kind()):
-            raise InvalidArgument(f"client: expected a {self._expects}, got {type_of(client)}")
+            found = type_of(client if given is None else given)
+            raise InvalidArgument(f"client: expected a {self._expects}, got {found}")
         check(client, allow_unbounded)
         self.client: Any = client
         self.place = place_of(client)
@@ -119,12 +122,12 @@ class Redis(Backend):
     def _for_loops(self, url: str) -> LoopClients | None:
         from framecache._redis_loops import LoopClients
 
-        return LoopClients(lambda: loop_client_of(url), self._over)
+        return LoopClients(lambda: loop_client_of(url), lambda client: self._over(client, _AT_ONCE))
 
-    def _over(self, client: Any) -> AsyncRedis:
+    def _over(self, client: Any, at_once: int | None = None) -> AsyncRedis:
         from framecache._redis_async import AsyncRedis
 
-        return AsyncRedis(self, client, self._commands, failed, self._errors)
+        return AsyncRedis(self, client, self._commands, failed, self._errors, at_once)
 
     @classmethod
     def from_url(cls, url: str) -> Redis:

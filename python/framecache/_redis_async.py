@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from weakref import ref
 
 from framecache._backend import AsyncBackend
@@ -12,7 +13,6 @@ from framecache._redis_wire import is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
     from typing import Any, Final, TypeVar
 
@@ -37,6 +37,7 @@ class AsyncRedis(AsyncBackend):
         commands: What is said to the server.
         failed: Makes an error of framecache from one of redis-py.
         errors: Those of redis-py.
+        at_once: How many commands may be asked at once, each on a connection; `None`: as the client's pool has it.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class AsyncRedis(AsyncBackend):
         commands: Commands,
         failed: Callable[[Exception], Exception],
         errors: tuple[type[Exception], ...],
+        at_once: int | None = None,
     ) -> None:
         super().__init__(backend)
         self._client = client
@@ -54,6 +56,7 @@ class AsyncRedis(AsyncBackend):
         self._wire = AsyncWire(client, self._under_way) if is_plain(client) else None
         self._failed = failed
         self._errors = errors
+        self._room = None if at_once is None else asyncio.Semaphore(at_once)
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
         self._is_distrusted = False
 
@@ -142,6 +145,21 @@ class AsyncRedis(AsyncBackend):
     async def _ask(self, asked: Command | Transaction) -> Any:
         """The answer to a command, or those to a transaction's."""
         deadline = Deadline.after(DEADLINE)
+        if self._room is None:
+            return await self._answer(asked, deadline)
+        if not self._room.locked():
+            await self._room.acquire()
+        else:
+            try:
+                await asyncio.wait_for(self._room.acquire(), DEADLINE)
+            except (asyncio.TimeoutError, TimeoutError):
+                raise deadline.error() from None
+        try:
+            return await self._answer(asked, deadline)
+        finally:
+            self._room.release()
+
+    async def _answer(self, asked: Command | Transaction, deadline: Deadline) -> Any:
         try:
             if self._is_distrusted:
                 self._is_distrusted = False
@@ -150,6 +168,8 @@ class AsyncRedis(AsyncBackend):
                 found = await self._wire.answer(asked, deadline)
             else:
                 found = await self._under_way.result_of(self._by_client(asked), deadline)
+        except StoreError:
+            raise
         except self._errors as error:
             raise self._failed(error) from error
         if not asked.holds(found):

@@ -144,10 +144,21 @@ def threaded(client: Any) -> Any:
 
     pool, kit = client.connection_pool, _Kit.for_threads()
     settings = _bounds() | {"retry": kit.again()} | portable(pool.connection_kwargs)
+    if getattr(pool, "sentinel_manager", None) is not None:
+        return _watched(pool, settings, kit)
     for base in pool.connection_class.__mro__:
         if (kind := getattr(kit.connection, base.__name__, None)) is not None:
             return kit.client(connection_pool=ConnectionPool(kind, **settings))
     raise InvalidArgument(f"client: expected connections of redis-py's own kinds, got {pool.connection_class!r}")
+
+
+def _watched(pool: Any, settings: dict[str, Any], kit: _Kit) -> Any:
+    """A client for threads of what a pool's Sentinels watch."""
+    manager = pool.sentinel_manager
+    watched = kit.sentinel([], manager.min_other_sentinels)
+    watched.sentinels = [threaded(one) for one in manager.sentinels]
+    client_for = watched.master_for if pool.is_master else watched.slave_for
+    return client_for(pool.service_name, ssl="SSL" in pool.connection_class.__name__, **settings)
 
 
 #: Settings of connections that mean the same for threads and event loops.

@@ -30,14 +30,15 @@ class Cluster(Redis):
     or a replica takes over, it keeps entries for `l1_ttl`, and so it always does where the client reads from replicas.
 
     Args:
-        client: A `redis.RedisCluster`, or a URL: ``redis+cluster://host:port``.
+        client: A `redis.RedisCluster`, or a URL: ``redis+cluster://host:port``. Threads do what coroutines ask for, and
+            a `redis.asyncio.RedisCluster` is refused.
         settings: As those of `Redis`.
 
     Raises:
         InvalidArgument: As `Redis`.
     """
 
-    _expects = "redis.RedisCluster"
+    _expects = "redis.RedisCluster, whose commands threads do for event loops"
 
     def __init__(self, client: Any, **settings: Any) -> None:
         super().__init__(client, **settings)

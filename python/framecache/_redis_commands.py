@@ -152,7 +152,7 @@ class Commands:
         if not write.guards and sum(memoryview(part).nbytes for part in write.parts) > _LARGE:
             held: bool = (yield from self.set_many([write]))[0]
             return held
-        return (yield from changes(*written(WRITE, write)))
+        return bool((yield number(*written(WRITE, write))))
 
     def set_many(self, writes: Sequence[Write]) -> Steps[list[bool]]:
         """The steps of `Backend.set_many`: those without guards in one transaction."""

@@ -291,12 +291,13 @@ def test_more_wait_at_once_than_there_are_threads(server):
         with Cache(f"{proxy.url}?listen=no&socket_timeout={PATIENCE}", l1=None, on_error="raise") as cache:
             await cache.aget("absent")
             held = []
-            proxy.hold(lambda reply: held.append(reply) is None)
-            tasks = [asyncio.create_task(cache.aget(f"key {number}")) for number in range(100)]
-            while len(held) < 100:
+            proxy.hold(lambda reply: reply.command[:1] == (b"MGET",) and held.append(reply) is None)
+            tasks = [asyncio.create_task(cache.aget(f"key {number}")) for number in range(500)]
+            while len(held) < 32:
                 await asyncio.sleep(0.001)
             proxy.go_on()
-            assert await asyncio.gather(*tasks) == [None] * 100
+            assert await asyncio.gather(*tasks) == [None] * 500
+            assert 32 <= proxy.connections <= 34
 
     with Proxy(server.port) as proxy:
         asyncio.run(asyncio.wait_for(main(), PATIENCE))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
 import pytest
 
-from framecache import Cache, InvalidArgument
+from framecache import Cache, InvalidArgument, StoreError
+from framecache.backend import Write
 from framecache.redis import Cluster, Redis
 from redis_server import begin
 from redis_topologies import cluster, is_master, sentinels, servers  # noqa: F401  # fixtures
 from test_redis_anywhere import said
-from waiting import until
+from waiting import PATIENCE, until
 
 
 def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
@@ -37,6 +39,78 @@ def test_a_failover_is_survived_and_flushes(sentinels, monkeypatch):
             until(lambda: cache.get("key") == "newest")
 
 
+def in_loop_of(url, main):
+    """Run `main(backend)`, over a client for event loops that Sentinels gave, which tries once."""
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
+
+    async def run():
+        hosts = [tuple(host.split(":")) for host in url.partition("://")[2].partition("/")[0].split(",")]
+        watched = Sentinel(hosts, sentinel_kwargs={"socket_timeout": 1})
+        client = watched.master_for("main", socket_timeout=1, retry=Retry(NoBackoff(), 0))
+        try:
+            with Cache(client, l1=None) as cache:
+                await main(cache._backend)
+                await cache._backend.for_loop().close()
+        finally:
+            for one in (client, *watched.sentinels):
+                await one.aclose()
+
+    asyncio.run(run())
+
+
+def write(name):
+    return Write(name, [b"value"], None, {}, ())
+
+
+def test_a_failover_in_a_loop(sentinels):
+    """The commands of an event loop, and those of the threads beside it, find the new master."""
+    master, replica, url = sentinels
+
+    async def main(backend):
+        one = backend.for_loop()
+        assert one._wire is not None
+        assert backend.place == "redis+sentinel:///main/0"
+        assert await one.set(write("fc:before"))
+        assert bytes(backend.get("fc:before")) == b"value"
+        until(lambda: replica.client().dbsize() == master.client().dbsize())
+        master.kill()
+        for name, is_written in (("fc:loop", one.set), ("fc:thread", in_thread(backend.set))):
+            ends = time.monotonic() + PATIENCE
+            while not await is_true(is_written(write(name))):
+                assert time.monotonic() < ends
+                await asyncio.sleep(0.05)
+        assert replica.client().mget("fc:before", "fc:loop", "fc:thread") == [b"value"] * 3
+
+    async def is_true(done):
+        with contextlib.suppress(StoreError):
+            return await done
+        return False
+
+    def in_thread(work):
+        return lambda *arguments: asyncio.to_thread(work, *arguments)
+
+    in_loop_of(url, main)
+
+
+def test_a_master_that_is_none_any_more_is_left(sentinels):
+    """A connection to it is given up, so that the Sentinels are asked again."""
+    master, replica, url = sentinels
+
+    async def main(backend):
+        one = backend.for_loop()
+        for _ in range(2):
+            assert await one.set(write("fc:before"))
+        [connection] = one._client.connection_pool._available_connections
+        master.client().execute_command("REPLICAOF", "127.0.0.1", replica.port)
+        with pytest.raises(StoreError, match=r"previous master is now a (replica|slave)"):
+            await one.set(write("fc:after"))
+        assert not connection.is_connected
+
+    in_loop_of(url, main)
+
+
 def test_urls_of_sentinels(servers):
     for wrong in ("redis+sentinel://host:1", "redis+sentinel://host/main", "redis+sentinel:///main/0"):
         with pytest.raises(InvalidArgument, match=r"expected redis\+sentinel://host:port,host:port/service/db"):
@@ -48,7 +122,7 @@ def test_urls_of_sentinels(servers):
 
 
 def test_a_cluster(cluster, monkeypatch):
-    import redis
+    import redis.asyncio
 
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     with Cache(url) as cache, Cache(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5)) as other:
@@ -85,8 +159,12 @@ def test_a_cluster(cluster, monkeypatch):
         assert cache.stats().get("error", 0) == 0
     in_memory = said("memory://", FRAMECACHE_L1="16MiB")
     assert said(url, FRAMECACHE_L1="16MiB") == in_memory
-    with pytest.raises(InvalidArgument, match=r"expected a redis\.RedisCluster, got redis\.client\.Redis"):
+    with pytest.raises(InvalidArgument, match=r"expected a redis\.RedisCluster, .*, got redis\.client\.Redis"):
         Cluster(cluster[0].client())
+    with pytest.raises(InvalidArgument, match=r"threads do for event loops, got redis\.asyncio\.client\.Redis"):
+        Cluster(redis.asyncio.Redis(port=cluster[1].port, socket_timeout=5))
+    with pytest.raises(InvalidArgument, match=r"threads do for event loops, got redis\.asyncio\.cluster\.RedisCluster"):
+        Cache(redis.asyncio.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5))
     with pytest.raises(InvalidArgument, match=r"expected a redis\.Redis or a redis\.asyncio\.Redis"):
         Redis(redis.RedisCluster("127.0.0.1", cluster[1].port, socket_timeout=5))
 
