@@ -589,7 +589,7 @@ def apply(frame: bytes, changes: list[tuple[int, bytes]]) -> bytes:
     return frame
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(name=st.sampled_from(sorted(FRAMES)), changes=patches)
 @example(name="pyarrow", changes=[(0, b"XX")])
 @example(name="pyarrow", changes=[(2, b"\x04")])
@@ -598,7 +598,7 @@ def test_a_frame_with_random_patches_is_an_error_or_a_value(name, changes):
     read_patched(apply(FRAMES[name], changes))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(name=st.sampled_from(sorted(FRAMES)), changes=patches)
 def test_a_payload_with_random_patches_is_an_error_or_an_arrow_table(name, changes):
     payload = bytes(payload_of(FRAMES[name]))

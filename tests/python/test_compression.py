@@ -101,7 +101,7 @@ def test_auto_compresses_only_what_gets_smaller_by_a_tenth(directory):
             assert auto.get("value") == value
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.binary(max_size=50), st.integers(0, 2000)), max_size=5), st.sampled_from(ALL))
 def test_hypothesis_any_bytes_come_back(tmp_path_factory, parts, compression):
     value = b"".join(part * times for part, times in parts)

@@ -273,19 +273,18 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values)
 def test_any_value_comes_back(value):
     comes_back(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(keys, st.integers(0, 100), max_size=30))
 def test_any_key_comes_back(value):
     comes_back(value)
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(
         hnp.scalar_dtypes() | hnp.array_dtypes(allow_subarrays=True),

@@ -8,7 +8,7 @@ import pathlib
 import socket
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import framecache
@@ -103,7 +103,6 @@ def test_an_id_is_that_of_one_write():
     assert len({unpack(made()).id for _ in range(1000)}) == 1000
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_any_bytes_are_an_entry_or_an_error(data, headed):
     raw = made()[:64] + data if headed else data
@@ -114,7 +113,6 @@ def test_any_bytes_are_an_entry_or_an_error(data, headed):
     assert found in ("absent", "invalidated", "expired") or unpack(raw).stamp == STAMP
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=3), st.booleans())
 def test_a_changed_entry_is_what_the_full_parser_says(at, change, known):
     entries, raw = entries_of(), made()

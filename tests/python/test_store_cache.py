@@ -190,7 +190,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestHypothesisModel = Model.TestCase
-TestHypothesisModel.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestHypothesisModel.settings = settings(max_examples=60, stateful_step_count=50)
 
 
 def in_use(cache):
