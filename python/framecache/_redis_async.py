@@ -13,7 +13,7 @@ from framecache._redis_wire import is_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from typing import Any, Final, TypeVar
 
     from typing_extensions import Buffer
@@ -177,13 +177,16 @@ class AsyncRedis(AsyncBackend):
             raise StoreError(f"redis: expected {asked.expected}, found {found!r:.100}")
         return found
 
-    async def _by_client(self, asked: Command | Transaction) -> Any:
-        """The answer, which a client with ways of its own asks for."""
+    def _by_client(self, asked: Command | Transaction) -> Coroutine[Any, Any, Any]:
+        """The answer, which a client with ways of its own asks for. All that is sent is copied before."""
         if isinstance(asked, Command):
-            return await self._client.execute_command(*joined(asked.arguments))
+            return self._client.execute_command(*joined(asked.arguments))  # type: ignore[no-any-return]
+        return self._transact([joined(arguments) for arguments in asked.commands])
+
+    async def _transact(self, commands: Sequence[Sequence[Any]]) -> Any:
         async with self._client.pipeline(transaction=True) as pipeline:
-            for arguments in asked.commands:
-                pipeline.execute_command(*joined(arguments))
+            for arguments in commands:
+                pipeline.execute_command(*arguments)
             return await pipeline.execute()
 
     async def _disconnect(self) -> None:

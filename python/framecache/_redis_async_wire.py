@@ -140,7 +140,7 @@ class _Exchange:
 
     __slots__ = (
         *("asked", "connection", "_answers", "_count", "_deadline"),
-        *("_ends", "_is_late", "_library", "_pushes", "_replies", "_timer"),
+        *("_ends", "_is_late", "_library", "_pushes", "_replies", "_stream", "_timer", "_writer"),
     )
 
     def __init__(self, library: _Library, connection: Any, asked: Command | Transaction, deadline: Deadline) -> None:
@@ -162,10 +162,14 @@ class _Exchange:
         loop, timeout = asyncio.get_running_loop(), self.connection.socket_timeout
         self._ends = self._deadline.at if timeout is None else min(self._deadline.at, loop.time() + timeout)
         self._timer = loop.call_at(self._ends, self._expire)
-        writer = self.connection._writer
-        if writer.transport.is_closing():
+        self._stream, self._writer = self.connection._reader, self.connection._writer
+        if self._writer.transport.is_closing():
             raise self._library.closed(CLOSED)
-        writer.writelines(packed)
+        self._writer.writelines(packed)
+
+    def is_sent(self) -> bool:
+        """Whether the system has all of it."""
+        return self._writer.transport.get_write_buffer_size() == 0  # type: ignore[no-any-return]
 
     def _expire(self) -> None:
         self._is_late = True
@@ -174,9 +178,8 @@ class _Exchange:
     def abort(self) -> None:
         """Close the connection at once."""
         self._timer.cancel()
-        if (writer := self.connection._writer) is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                writer.transport.abort()
+        with suppress(RuntimeError):  # the loop is closed
+            self._writer.transport.abort()
 
     async def receive(self) -> Any:
         """The answer. Whoever is cancelled here may call this again.
@@ -184,16 +187,15 @@ class _Exchange:
         Raises:
             Exception: Those of redis-py. A `ResponseError` is an answer, all others leave nothing that could be read.
         """
-        library, connection = self._library, self.connection
-        stream = connection._reader
+        connection = self.connection
         try:
             while len(self._answers) < self._count:
-                data = await stream.read(_AT_ONCE)
+                data = await self._stream.read(_AT_ONCE)
                 if not data:
                     raise self._lost(CLOSED)
                 self._take(data)
         except FrameError as error:
-            raise library.invalid(str(error)) from error
+            raise self._library.invalid(str(error)) from error
         except OSError as error:
             raise self._lost(f"Error while reading from socket: {error.args}") from error
         self._timer.cancel()
@@ -236,6 +238,19 @@ class _Exchange:
         return answer
 
 
+async def _unheard(work: Awaitable[Any]) -> None:
+    """Wait for what nobody asks for any more, and not for its errors."""
+    with suppress(Exception):
+        await work
+
+
+def _kept(packed: list[Buffer]) -> list[Buffer]:
+    """The same, of which nobody can change anything."""
+    if all(type(part) is bytes for part in packed):
+        return packed
+    return [part if type(part) is bytes else bytes(part) for part in packed]
+
+
 class AsyncWire:
     """The connections of a client for event loops.
 
@@ -253,17 +268,18 @@ class AsyncWire:
         """The answer to a command; those to commands that are one step, which are sent at once."""
         packed = pack(asked)
         if not self._is_at_hand():
-            return await self._under_way.result_of(self._connect(asked, packed, deadline), deadline)
+            return await self._under_way.result_of(self._connect(asked, _kept(packed), deadline), deadline)
         connection = await self._client.connection_pool.get_connection()
         exchange = _Exchange(self._library, connection, asked, deadline)
         try:
             exchange.send(packed)
             answer = await exchange.receive()
         except asyncio.CancelledError:
-            self._under_way.begin(self._finish(exchange, packed, deadline))
+            self._under_way.begin(self._left(exchange, packed, deadline))
             raise
         except Exception as error:
-            return await self._under_way.result_of(self._failed(exchange, packed, deadline, error), deadline)
+            again = self._failed(exchange, _kept(packed), deadline, error)
+            return await self._under_way.result_of(again, deadline)
         except BaseException:
             exchange.abort()
             raise
@@ -293,6 +309,16 @@ class AsyncWire:
         else:
             await pool.release(connection)
 
+    def _left(self, exchange: _Exchange, packed: list[Buffer], deadline: Deadline) -> Coroutine[Any, Any, None]:
+        """What brings a command to its end whose caller is cancelled. He may change what he passed from now on, so what
+        is not sent yet, where it is no copy, is sent once more.
+        """
+        kept = _kept(packed)
+        if kept is packed or exchange.is_sent():
+            return self._finish(exchange, kept, deadline)
+        exchange.abort()
+        return _unheard(self._failed(exchange, kept, deadline))
+
     # Apart from who asks
 
     async def _connect(self, asked: Command | Transaction, packed: list[Buffer], deadline: Deadline) -> Any:
@@ -305,8 +331,7 @@ class AsyncWire:
         try:
             await exchange.receive()
         except Exception as error:
-            with suppress(Exception):
-                await self._failed(exchange, packed, deadline, error)
+            await _unheard(self._failed(exchange, packed, deadline, error))
         except asyncio.CancelledError:
             exchange.abort()
             await exchange.connection.disconnect(nowait=True)
@@ -318,16 +343,17 @@ class AsyncWire:
         else:
             await self._client.connection_pool.release(exchange.connection)
 
-    async def _failed(self, exchange: _Exchange, packed: list[Buffer], deadline: Deadline, error: Exception) -> Any:
-        """The answer to a command that failed once, as often as the client tries."""
-        connection, errors = exchange.connection, [self._meant(exchange.connection, error)]
+    async def _failed(self, exchange: _Exchange, packed: list[Buffer], deadline: Deadline, *failed: Exception) -> Any:
+        """The answer to a command that was left, or failed once, as often as the client tries."""
+        connection = exchange.connection
+        errors = [self._meant(connection, error) for error in failed]
 
         async def attempt() -> Any:
             if errors:
                 raise errors.pop()
             return await self._attempt(connection, exchange.asked, packed, deadline)
 
-        if not isinstance(errors[0], self._library.refused):
+        if not any(isinstance(error, self._library.refused) for error in errors):
             exchange.abort()
             await connection.disconnect(nowait=True)
         return await self._try(connection, attempt)

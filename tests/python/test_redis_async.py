@@ -255,6 +255,27 @@ def test_a_large_value_is_sent_though_nobody_waits(server, direct):
     asyncio.run(main())
 
 
+@every_loop
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_what_who_is_cancelled_changes_is_not_sent(server, direct, new_loop, is_connected):
+    async def main():
+        async with opened(client_of(server.port)) as one:
+            if is_connected:
+                await one.get(OTHER)
+            mine = bytearray(LARGE)
+            server.pause()
+            asking = asyncio.ensure_future(one.set(write(NAME, mine)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            await cancelled(asking)
+            mine[:] = bytes(len(mine))
+            server.go_on()
+            await one.close()
+            assert direct.get(NAME) == LARGE
+
+    run_in(new_loop, main())
+
+
 # Time
 
 
