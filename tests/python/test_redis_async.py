@@ -494,6 +494,30 @@ def test_clients_of_other_parsers_and_pools(server, filled, parser, pool):
     asyncio.run(main(max_connections=20))
 
 
+@every_loop
+def test_a_pool_that_has_one_connection_for_all(server, filled, new_loop):
+    """Those who wait for it are served, whoever else is cancelled."""
+
+    async def main():
+        pool = redis.asyncio.BlockingConnectionPool(
+            host="127.0.0.1", port=server.port, max_connections=1, timeout=PATIENCE, socket_timeout=PATIENCE
+        )
+        async with opened(redis.asyncio.Redis(connection_pool=pool)) as one:
+            for turns in range(20):
+                asking = [asyncio.ensure_future(value(one, (NAME, OTHER)[n % 2])) for n in range(10)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in asking[::3]:
+                    task.cancel()
+                found = await asyncio.gather(*asking, return_exceptions=True)
+                kept = [number for number in range(10) if number % 3]
+                assert [found[n] for n in kept] == [(b"old value", b"other value")[n % 2] for n in kept]
+            await one.close()
+            assert len(pool._available_connections) == 1
+
+    run_in(new_loop, main())
+
+
 @pytest.mark.parametrize("settings", [{"single_connection_client": True}, {"health_check_interval": 0.001}])
 def test_clients_with_other_settings(server, filled, settings):
     async def main():
