@@ -77,10 +77,10 @@ class AsyncMethods(Methods):
     ) -> dict[str, Any]:
         """As `get_many`, where `compute` gives an awaitable, which runs as that of `aget_or_set` does."""
         keys = list(dict.fromkeys(texts_of("keys", keys)))
-        plan = self._plan(ttl, max_age, tags, lock, views)
+        plan = None if compute is None else self._plan(ttl, max_age, tags, lock, views)
         values: dict[str, Any] = await self._tiers.in_loop(self._read_many, keys, views)
         missing = [key for key in keys if key not in values]
-        if compute is not None and missing:
+        if compute is not None and plan is not None and missing:
             if self._is_bypassed():
                 computed: Mapping[str, Any] = await compute(missing)
             else:

@@ -137,11 +137,12 @@ class Methods(Base):
             EncodeError: no codec takes a value that it returned.
         """
         keys = list(dict.fromkeys(texts_of("keys", keys)))
-        plan = self._plan(ttl, max_age, tags, lock, views)
+        plan = None if compute is None else self._plan(ttl, max_age, tags, lock, views)
         values = run(self._read_many(keys, views))
         if list(values) == keys:
             return values
-        if compute is not None and (missing := [key for key in keys if key not in values]):
+        missing = [key for key in keys if key not in values]
+        if compute is not None and plan is not None and missing:
             if self._is_bypassed():
                 computed: Mapping[str, Any] = compute(missing)
             else:
