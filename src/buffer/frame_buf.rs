@@ -105,6 +105,13 @@ impl FrameBuf {
         Self::new(Arc::new(buffer), origin)
     }
 
+    /// As [`Self::from_aligned`], of a frame that starts at `start`, which is in `buffer`.
+    pub(crate) fn from_aligned_at(buffer: AlignedBuf, start: usize, origin: Origin) -> Self {
+        let whole = Self::from_aligned(buffer, origin);
+        let part = NonNull::from(&whole[start..]);
+        Self { start: part.cast(), len: part.len(), ..whole }
+    }
+
     /// The frame that a mapped file holds.
     pub fn from_mapping(mapping: Arc<Mapping>, origin: Origin) -> Self {
         Self { mapped: true, ..Self::new(mapping, origin) }
