@@ -53,7 +53,10 @@ fn main() {
                     }),
                 ),
                 ("seal", Box::new(|| drop(black_box(keyring.seal("default", &name, &plain, times).expect("sealed"))))),
-                ("open, and wiping", Box::new(|| drop(black_box(keyring.open("default", &name, &sealed).expect("own"))))),
+                (
+                    "open, and wiping",
+                    Box::new(|| drop(black_box(keyring.open("default", &name, &sealed).expect("own")))),
+                ),
             ],
         );
     }

@@ -1,0 +1,111 @@
+//! `Keyring.seal` and `Keyring.open`: for a short value the call itself takes as long as AES, and so arguments are read here.
+#![allow(unsafe_code)]
+
+use super::crypto::{DETACH_ABOVE, Keyring, Moment, detached, times, with_sealed};
+use super::frame::Frame;
+use super::input::{Input, in_place};
+use super::method::{Argument, Signature, add_method};
+use crate::buffer::AlignedBuf;
+use crate::error::{Error, Result};
+use crate::key::Name;
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::ffi::CStr;
+
+static SEAL: Signature<2, 2> = Signature::new("seal", ["frame", "name"], ["created", "until"]);
+
+const SEAL_DOC: &CStr = c"seal($self, /, frame, name, *, created=None, until=None)\n--\n\n\
+    A sealed frame of `frame`'s bytes, for the entry under `name`. They are read once.\n\n\
+    Times are in milliseconds since 1970, and every tier sees them. Bytes that may change (anything but `bytes`, a\n\
+    `Frame` and views of these) are copied first.";
+
+static OPEN: Signature<2, 0> = Signature::new("open", ["sealed", "name"], []);
+
+const OPEN_DOC: &CStr = c"open($self, /, sealed, name)\n--\n\n\
+    The frame inside `sealed`, if that is the entry under `name`, as it was sealed. It stands in aligned memory of its\n\
+    own, which is wiped when the last view of it goes.\n\n\
+    Raises `EntryRefused`, whose `reason` says why.";
+
+/// Adds both to the class.
+pub(super) fn register(py: Python<'_>) -> PyResult<()> {
+    let class = py.get_type::<Keyring>();
+    add_method(&class, c"seal", seal, SEAL_DOC)?;
+    add_method(&class, c"open", open, OPEN_DOC)
+}
+
+unsafe extern "C" fn seal(
+    keyring: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the protocol of METH_FASTCALL.
+    unsafe {
+        SEAL.call(keyring, values, count, names, |py, keyring: &Keyring, [frame, name], [created, until]| {
+            let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
+            let times = times(moment(created)?, moment(until)?);
+            let seal = |bytes: &[u8]| Ok(keyring.ring().seal(&tenant, &name, bytes, times)?);
+            if let Some(bytes) = in_place(&frame).filter(|bytes| bytes.len() <= DETACH_ABOVE) {
+                return Bound::new(py, Frame::from(seal(bytes)?));
+            }
+            let input = Input::from(&frame)?;
+            let copy;
+            let bytes = match input.fixed(&frame) {
+                Some(bytes) => bytes,
+                None => {
+                    copy = plaintext_of(&input)?;
+                    copy.as_slice()
+                }
+            };
+            Bound::new(py, Frame::from(detached(py, bytes.len(), || seal(bytes))?))
+        })
+    }
+}
+
+unsafe extern "C" fn open(
+    keyring: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the protocol of METH_FASTCALL.
+    unsafe {
+        OPEN.call(keyring, values, count, names, |py, keyring: &Keyring, [sealed, name], []| {
+            let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
+            let open = |bytes: &[u8]| Ok(keyring.ring().open(&tenant, &name, bytes)?);
+            if let Some(bytes) = in_place(&sealed).filter(|bytes| bytes.len() <= DETACH_ABOVE) {
+                return Bound::new(py, Frame::from(open(bytes)?));
+            }
+            Bound::new(py, Frame::from(with_sealed(py, &sealed, open)?))
+        })
+    }
+}
+
+fn moment(given: Option<Argument<'_, '_>>) -> PyResult<Option<Moment>> {
+    given.filter(|object| !object.is_none()).map(|object| object.extract()).transpose()
+}
+
+fn name_of(name: Argument<'_, '_>) -> PyResult<Name> {
+    let Ok(bytes) = name.cast::<PyBytes>() else {
+        let found = name.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("name: expected bytes, got {found}")));
+    };
+    let bytes = bytes.as_bytes();
+    let name: Result<[u8; 32], _> = bytes.try_into();
+    Ok(name.map(Name::from).map_err(|_| Error::Argument {
+        argument: "name",
+        expected: "32 bytes, as `names` gives them".into(),
+        found: format!("{} bytes", bytes.len()),
+    })?)
+}
+
+/// A copy that is wiped when it goes.
+fn plaintext_of(input: &Input<'_, '_>) -> Result<AlignedBuf> {
+    let mut buffer = AlignedBuf::plaintext(input.len())?;
+    if let Input::Foreign(exported) = input {
+        exported.append_to(&mut buffer, 0, input.len())?;
+    }
+    Ok(buffer)
+}
