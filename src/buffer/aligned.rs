@@ -217,10 +217,27 @@ impl AlignedBuf {
         fill: impl FnOnce(NonNull<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.reserve(count)?;
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            self.extend_to(|room| {
+                fill(room)?;
+                Ok(count)
+            })
+        }
+    }
+
+    /// Appends what `fill` writes, given the room that there is; it returns how many bytes that are.
+    ///
+    /// # Safety
+    /// When `fill` returns `Ok`, it has written so many bytes, for which there was room.
+    ///
+    /// # Errors
+    /// Those of `fill`, after which nothing was appended.
+    pub(crate) unsafe fn extend_to<E>(&mut self, fill: impl FnOnce(NonNull<u8>) -> Result<usize, E>) -> Result<(), E> {
         let wipe = self.wipe;
         self.lend_room();
-        // SAFETY: `reserve` made room after the first `len` bytes.
-        fill(unsafe { self.block.add(self.len) })?;
+        // SAFETY: `len` is at most `capacity`.
+        let count = fill(unsafe { self.block.add(self.len) })?;
         (self.len, self.wipe) = (self.len + count, wipe);
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::frame;
 use crate::key::Name;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// The codec of sealed frames.
 pub const CODEC: &str = "sealed";
@@ -162,31 +163,45 @@ impl Template {
         &self.bytes[self.header() + frame::PREFIX..]
     }
 
-    /// Bytes of a header that ends with `tail`, padded so that the ciphertext starts at a multiple of 64.
-    pub(super) fn header_with(&self, tail: &Tail) -> usize {
-        padded(frame::PREFIX + self.start().len() + 2 * NAME_BYTES + tail.length + BEFORE) - BEFORE
-    }
-
-    /// Writes the associated data of the entry under `name`, whose header takes `header` bytes, to the end of `room`, which
-    /// has [`lead`] bytes before the header, and zeros before them. Returns them; the header is their end.
-    pub(super) fn write<'r>(&self, room: &'r mut [u8], name: &Name, header: usize, tail: &Tail) -> &'r [u8] {
-        let start = room.len() - header - self.header();
-        let (unused, room) = room.split_at_mut(start);
-        unused.fill(0);
-        let (same, rest) = room.split_at_mut(self.bytes.len());
-        same.copy_from_slice(&self.bytes);
-        // At most MAX_HEADER and its prefix.
-        let lengths = [(self.header() - LENGTH_BYTES, header), (self.header() + 3, header - frame::PREFIX)];
-        for (at, length) in lengths {
-            same[at..at + LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    /// Writes what stands before the ciphertext of a frame, but for check and nonce, which come last: zeros, the associated
+    /// data of the entry under `name` with `length` bytes of plaintext, and as their end, from [`lead`] bytes on, the header,
+    /// padded so that the ciphertext starts `align` bytes after it or a multiple of that. Returns where it starts, and where
+    /// the associated data stand.
+    ///
+    /// `room` has [`room_for`] bytes more than [`lead`].
+    #[inline]
+    pub(super) fn write(
+        &self,
+        room: &mut [u8],
+        name: &Name,
+        length: usize,
+        times: Times,
+        align: usize,
+    ) -> (usize, Range<usize>) {
+        let lead = padded(self.header());
+        let start = lead - self.header();
+        room[..start].fill(0);
+        let mut at = start + self.bytes.len();
+        room[start..at].copy_from_slice(&self.bytes);
+        room[start + self.name..][..NAME_BYTES].copy_from_slice(name.as_bytes());
+        put(room, &mut at, &hex::<NAME_BYTES, { 2 * NAME_BYTES }>(name.as_bytes()));
+        put_number(room, &mut at, LENGTH, (length + OVERHEAD) as u64);
+        if let Some(created) = times.created {
+            put_number(room, &mut at, CREATED, created);
         }
-        same[self.name..self.name + NAME_BYTES].copy_from_slice(name.as_bytes());
-        let (digits, rest) = rest.split_at_mut(2 * NAME_BYTES);
-        digits.copy_from_slice(&hex::<NAME_BYTES, { 2 * NAME_BYTES }>(name.as_bytes()));
-        let (last, padding) = rest.split_at_mut(rest.len().min(Tail::ROOM));
-        last.copy_from_slice(&tail.bytes[..last.len()]);
-        padding.fill(b' ');
-        room
+        if let Some(until) = times.until {
+            put_number(room, &mut at, UNTIL, until);
+        }
+        put(room, &mut at, END);
+        let data = lead + (at + BEFORE - lead).next_multiple_of(align);
+        let header = lead..data - BEFORE;
+        room[at..header.end].fill(b' ');
+        // At most MAX_HEADER and its prefix.
+        let lengths = [(lead - LENGTH_BYTES, header.len()), (lead + 3, header.len() - frame::PREFIX)];
+        for (at, length) in lengths {
+            room[at..at + LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+        }
+        (data, start..header.end)
     }
 
     /// Those of the entry under `name` with this header, one under the template's key.
@@ -206,48 +221,24 @@ pub(super) fn lead(tenant: &str) -> usize {
     padded(1 + LENGTH_BYTES + tenant.len() + LENGTH_BYTES + NAME_BYTES + LENGTH_BYTES)
 }
 
-/// The JSON of a header after the name, and spaces.
-pub(super) struct Tail {
-    bytes: [u8; Self::ROOM],
-    length: usize,
+#[inline]
+fn put<const N: usize>(room: &mut [u8], at: &mut usize, text: &[u8; N]) {
+    room[*at..*at + N].copy_from_slice(text);
+    *at += N;
 }
 
-impl Tail {
-    const LONGEST: usize = LENGTH.len() + CREATED.len() + UNTIL.len() + END.len() + 3 * digits::MOST;
-    /// The longest, and padding.
-    const ROOM: usize = padded(Self::LONGEST) + ALIGN;
-
-    /// For a payload of `length` bytes.
-    pub(super) fn new(length: usize, times: Times) -> Self {
-        let mut tail = Self { bytes: [b' '; Self::ROOM], length: 0 };
-        tail.number(LENGTH, length as u64);
-        if let Some(created) = times.created {
-            tail.number(CREATED, created);
-        }
-        if let Some(until) = times.until {
-            tail.number(UNTIL, until);
-        }
-        tail.text(END);
-        tail
-    }
-
-    #[inline]
-    fn text<const N: usize>(&mut self, text: &[u8; N]) {
-        self.bytes[self.length..self.length + N].copy_from_slice(text);
-        self.length += N;
-    }
-
-    #[inline]
-    fn number<const N: usize>(&mut self, field: &[u8; N], number: u64) {
-        self.text(field);
-        self.length += decimal(number, &mut self.bytes[self.length..]);
-    }
+/// After it there is room for check and nonce, and so for the spaces after the digits.
+#[inline]
+fn put_number<const N: usize>(room: &mut [u8], at: &mut usize, field: &[u8; N], number: u64) {
+    put(room, at, field);
+    *at += decimal(number, &mut room[*at..]);
 }
 
 /// Bytes before the ciphertext of a frame under construction, whatever its header will say: a multiple of 64.
 pub(super) fn room_for(tenant: &str) -> usize {
-    let json = BEFORE_SALT + SALT_DIGITS + TENANT.len() + tenant.len() + NAME.len() + 2 * NAME_BYTES;
-    padded(frame::PREFIX + json + Tail::LONGEST + BEFORE)
+    let same = BEFORE_SALT + SALT_DIGITS + TENANT.len() + tenant.len() + NAME.len();
+    let fields = LENGTH.len() + CREATED.len() + UNTIL.len() + END.len() + 3 * digits::MOST;
+    padded(frame::PREFIX + same + 2 * NAME_BYTES + fields + BEFORE)
 }
 
 /// A sealed frame, taken apart and not verified.
@@ -275,7 +266,7 @@ impl<'f> Sealed<'f> {
 
     /// As [`Self::parse`]. `known` is shown the JSON, and says how many of its first bytes are a start that was read before,
     /// or 0.
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse_after(bytes: &'f [u8], known: impl FnOnce(&[u8]) -> usize) -> Result<Self> {
         if !bytes.starts_with(frame::MAGIC) || bytes.get(2).is_some_and(|version| *version != frame::VERSION) {
             return Err(not_sealed("bytes that are no frame of version 3"));
@@ -305,7 +296,7 @@ impl<'f> Sealed<'f> {
     }
 
     /// What comes after the start, and the payload's length that it states.
-    #[inline]
+    #[inline(always)]
     fn parse_rest(header: &'f [u8], json: &'f [u8], start: usize) -> Option<(Self, u64)> {
         let mut scan = Scan { bytes: json, at: start };
         let name = scan.take(2 * NAME_BYTES)?;
@@ -339,6 +330,7 @@ impl<'f> Sealed<'f> {
         &self.start[BEFORE_SALT + SALT_DIGITS + TENANT.len()..self.start.len() - NAME.len()]
     }
 
+    #[inline(always)]
     fn with_payload(self, payload: &'f [u8], length: u64) -> Result<Self> {
         let found = payload.len() as u64;
         if found < length {

@@ -5,7 +5,7 @@ use super::aead::Aead;
 use super::digits::hex;
 use super::header::{Sealed, Times};
 use super::keyring::SealingKey;
-use crate::buffer::{AlignedBuf, FrameBuf, Origin};
+use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::error::{Error, Refusal, Result, Text};
 use crate::frame::{self, Header};
 use crate::key::Name;
@@ -88,7 +88,7 @@ impl Keyring {
     }
 
     /// The parts of a sealed frame, and its key, if that is the one that was used last.
-    #[inline]
+    #[inline(always)]
     fn parse<'f>(&self, sealed: &'f [u8]) -> Result<(Option<Arc<SealingKey>>, Sealed<'f>)> {
         let mut key = None;
         let parts = Sealed::parse_after(sealed, |json| {
@@ -98,7 +98,7 @@ impl Keyring {
         Ok((key, parts))
     }
 
-    #[inline]
+    #[inline(always)]
     fn open_parts(&self, tenant: &str, name: &Name, key: &SealingKey, parts: &Sealed<'_>) -> Result<FrameBuf> {
         if *key.tenant != *tenant {
             let (expected, found) = (format!("an entry of tenant {tenant:?}"), format!("{:?}", key.tenant));
@@ -112,20 +112,21 @@ impl Keyring {
         }
         let associated = key.template.associated(name, parts.header);
         let length = parts.data.len();
-        let mut plain = AlignedBuf::plaintext(length)?;
         // SAFETY: opening writes all bytes of `room`, or fails.
         #[allow(unsafe_code)]
-        unsafe {
-            plain.extend_with(length, |room| {
+        let plain = unsafe {
+            FrameBuf::filled(length, true, |room| {
                 let room = std::slice::from_raw_parts_mut(room.as_ptr(), length);
-                let opened = key.cipher.open(*parts.nonce, associated.bytes(), parts.data, parts.tag, room);
-                opened.map_err(|_| {
-                    let expected = "header and payload as they were sealed";
-                    refused(Refusal::Changed, expected, "a tag that is not theirs")
-                })
-            })?;
-        }
+                match key.cipher.open(*parts.nonce, associated.bytes(), parts.data, parts.tag, room) {
+                    Ok(()) => Ok(0..length),
+                    Err(_) => {
+                        let expected = "header and payload as they were sealed";
+                        Err(refused(Refusal::Changed, expected, "a tag that is not theirs"))
+                    }
+                }
+            })?
+        };
         self.count_opened(key);
-        Ok(FrameBuf::from_aligned(plain, Origin::Trusted).copied())
+        Ok(plain.copied())
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Keyring;
 use super::aead::{Aead, NONCE, TAG};
-use super::header::{BEFORE, OVERHEAD, Tail, Times, check_tenant, lead, room_for};
-use crate::buffer::{AlignedBuf, FrameBuf, Origin};
+use super::header::{BEFORE, Times, check_tenant, lead, room_for};
+use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::compress::Compression;
 use crate::error::{Error, Result};
 use crate::frame::{Draft, Header, MAX_VALUE, Packed, Payload, pack_in};
@@ -42,28 +42,23 @@ impl Keyring {
         check_size(inner.len())?;
         let key = self.begin_entry(tenant)?;
         let nonce = random::bytes::<NONCE>()?;
-        let tail = Tail::new(inner.len() + OVERHEAD, times);
-        let (start, header) = (lead(tenant), key.template.header_with(&tail));
-        let length = start + header + inner.len() + OVERHEAD;
-        let mut buffer = AlignedBuf::default();
-        // SAFETY: all bytes of `room` are written, or it fails.
+        let start = lead(tenant);
+        let before = start + room_for(tenant);
+        let size = before.saturating_add(inner.len() + TAG);
+        // SAFETY: all bytes up to the end of the tag are written, or it fails.
         #[allow(unsafe_code)]
         unsafe {
-            buffer.extend_with(length, |room| {
-                let room = std::slice::from_raw_parts_mut(room.as_ptr(), length);
-                let (before, rest) = room.split_at_mut(start + header);
-                let (check, rest) = rest.split_at_mut(BEFORE - NONCE);
-                let (nonce_room, rest) = rest.split_at_mut(NONCE);
+            FrameBuf::filled(size, false, |room| {
+                let room = std::slice::from_raw_parts_mut(room.as_ptr(), size);
+                let (before, associated) = key.template.write(&mut room[..before], name, inner.len(), times, ALIGN);
+                let (before, rest) = room.split_at_mut(before);
                 let (data, tag) = rest.split_at_mut(inner.len());
-                check.copy_from_slice(&key.check);
-                nonce_room.copy_from_slice(&nonce);
-                let associated = key.template.write(before, name, header, &tail);
-                let made = key.cipher.seal_to(nonce, associated, inner, data).map_err(too_long(inner))?;
-                tag.copy_from_slice(&made);
-                Ok::<(), Error>(())
-            })?;
+                put_key_and_nonce(before, &key.check, &nonce);
+                let made = key.cipher.seal_to(nonce, &before[associated], inner, data).map_err(too_long(inner))?;
+                tag[..TAG].copy_from_slice(&made);
+                Ok(start..before.len() + inner.len() + TAG)
+            })
         }
-        Ok(FrameBuf::from_aligned_at(buffer, start, Origin::Trusted))
     }
 
     /// Starts a frame that [`Self::seal_draft`] will seal where it stands, in memory for plaintext.
@@ -102,13 +97,9 @@ impl Keyring {
         buffer.reserve(TAG)?;
         let (before, inner) = buffer.as_mut_slice().split_at_mut(room);
         // The header fills the room that was left for it.
-        let (before, rest) = before.split_at_mut(room - BEFORE);
-        let (check, nonce_room) = rest.split_at_mut(BEFORE - NONCE);
-        check.copy_from_slice(&key.check);
-        nonce_room.copy_from_slice(&nonce);
-        let tail = Tail::new(length + OVERHEAD, times);
-        let associated = key.template.write(before, name, room - BEFORE - start, &tail);
-        let tag = key.cipher.seal(nonce, associated, inner).map_err(too_long(inner))?;
+        let (_, associated) = key.template.write(before, name, length, times, room - start);
+        put_key_and_nonce(before, &key.check, &nonce);
+        let tag = key.cipher.seal(nonce, &before[associated], inner).map_err(too_long(inner))?;
         buffer.extend_from_slice(&tag)?;
         buffer.set_sealed();
         Ok(FrameBuf::from_aligned_at(buffer, start, Origin::Trusted))
@@ -183,6 +174,13 @@ impl Keyring {
         payload.write_to(&mut draft.buffer)?;
         self.seal_draft(tenant, name, draft, times)
     }
+}
+
+/// Puts what stands between header and ciphertext at the end of what stands before the latter.
+fn put_key_and_nonce(before: &mut [u8], check: &[u8; BEFORE - NONCE], nonce: &[u8; NONCE]) {
+    let start = before.len() - BEFORE;
+    before[start..start + BEFORE - NONCE].copy_from_slice(check);
+    before[start + BEFORE - NONCE..].copy_from_slice(nonce);
 }
 
 fn check_size(bytes: usize) -> Result<()> {

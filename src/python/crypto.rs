@@ -164,10 +164,12 @@ impl Keyring {
         Ok(Self { ring, tenant })
     }
 
+    #[inline]
     pub(super) fn ring(&self) -> &Ring {
         &self.ring
     }
 
+    #[inline]
     pub(super) fn tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
         match &self.tenant {
             Tenant::Fixed(tenant) => Ok(Cow::Borrowed(tenant)),

@@ -83,22 +83,26 @@ unsafe extern "C" fn open(
     }
 }
 
+#[inline(always)]
 fn moment(given: Option<Argument<'_, '_>>) -> PyResult<Option<Moment>> {
     given.filter(|object| !object.is_none()).map(|object| object.extract()).transpose()
 }
 
+#[inline(always)]
 fn name_of(name: Argument<'_, '_>) -> PyResult<Name> {
     let Ok(bytes) = name.cast::<PyBytes>() else {
         let found = name.get_type().name()?;
         return Err(PyTypeError::new_err(format!("name: expected bytes, got {found}")));
     };
-    let bytes = bytes.as_bytes();
-    let name: Result<[u8; 32], _> = bytes.try_into();
-    Ok(name.map(Name::from).map_err(|_| Error::Argument {
-        argument: "name",
-        expected: "32 bytes, as `names` gives them".into(),
-        found: format!("{} bytes", bytes.len()),
-    })?)
+    match bytes.as_bytes().first_chunk() {
+        Some(name) if bytes.as_bytes().len() == name.len() => Ok(Name::from(*name)),
+        _ => Err(Error::Argument {
+            argument: "name",
+            expected: "32 bytes, as `names` gives them".into(),
+            found: format!("{} bytes", bytes.as_bytes().len()),
+        }
+        .into()),
+    }
 }
 
 /// A copy that is wiped when it goes.
