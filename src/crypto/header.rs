@@ -169,7 +169,7 @@ impl Template {
     /// the associated data stand.
     ///
     /// `room` has [`room_for`] bytes more than [`lead`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn write(
         &self,
         room: &mut [u8],
@@ -221,14 +221,14 @@ pub(super) fn lead(tenant: &str) -> usize {
     padded(1 + LENGTH_BYTES + tenant.len() + LENGTH_BYTES + NAME_BYTES + LENGTH_BYTES)
 }
 
-#[inline]
+#[inline(always)]
 fn put<const N: usize>(room: &mut [u8], at: &mut usize, text: &[u8; N]) {
     room[*at..*at + N].copy_from_slice(text);
     *at += N;
 }
 
 /// After it there is room for check and nonce, and so for the spaces after the digits.
-#[inline]
+#[inline(always)]
 fn put_number<const N: usize>(room: &mut [u8], at: &mut usize, field: &[u8; N], number: u64) {
     put(room, at, field);
     *at += decimal(number, &mut room[*at..]);
@@ -406,17 +406,20 @@ impl<'j> Scan<'j> {
         self.take(length)
     }
 
+    #[inline(always)]
     pub(super) fn take(&mut self, count: usize) -> Option<&'j [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
         Some(taken)
     }
 
+    #[inline(always)]
     pub(super) fn literal(&mut self, literal: &[u8]) -> Option<()> {
         (self.take(literal.len())? == literal).then_some(())
     }
 
     /// The number after `field`, if that is what comes next; `None` for a field without one.
+    #[inline(always)]
     pub(super) fn optional(&mut self, field: &[u8]) -> Option<Option<u64>> {
         if !self.bytes[self.at..].starts_with(field) {
             return Some(None);
@@ -426,6 +429,7 @@ impl<'j> Scan<'j> {
     }
 
     /// A number without leading zeros.
+    #[inline(always)]
     fn number(&mut self) -> Option<u64> {
         let (number, digits) = digits::number(self.rest())?;
         self.at += digits;

@@ -2,7 +2,7 @@
 
 use super::Keyring;
 use super::aead::Aead;
-use super::digits::hex;
+use super::digits::is_hex_of;
 use super::header::{Sealed, Times};
 use super::keyring::SealingKey;
 use crate::buffer::{AlignedBuf, FrameBuf};
@@ -46,6 +46,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Memory`].
+    #[inline(always)]
     pub fn open(&self, tenant: &str, name: &Name, sealed: &[u8]) -> Result<FrameBuf> {
         let opened = self.open_named(tenant, name, sealed);
         opened.inspect_err(|error| self.count_refused(error))
@@ -68,6 +69,7 @@ impl Keyring {
         Sealed::parse(sealed).map(|parts| parts.times)
     }
 
+    #[inline(always)]
     fn open_named(&self, tenant: &str, name: &Name, sealed: &[u8]) -> Result<FrameBuf> {
         let (key, parts) = self.parse(sealed)?;
         let key = key.map_or_else(|| self.key_of(&parts), Ok)?;
@@ -107,7 +109,7 @@ impl Keyring {
         if *parts.check != key.check {
             return Err(refused(Refusal::WrongKey, "the key that key id, tenant and salt name", "another one"));
         }
-        if *parts.name != hex::<32, 64>(name.as_bytes()) {
+        if !is_hex_of(parts.name, name.as_bytes()) {
             return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
         }
         let associated = key.template.associated(name, parts.header);

@@ -38,6 +38,7 @@ impl Keyring {
     /// # Errors
     /// [`Error::TooLarge`] for more than [`MAX_PLAINTEXT`] bytes, [`Error::Argument`] for a tenant that cannot stand in a
     /// header, [`Error::Memory`], [`Error::Io`] where the system gives no random bytes.
+    #[inline(always)]
     pub fn seal(&self, tenant: &str, name: &Name, inner: &[u8], times: Times) -> Result<FrameBuf> {
         check_size(inner.len())?;
         let key = self.begin_entry(tenant)?;

@@ -5,7 +5,7 @@ use super::crypto::{DETACH_ABOVE, Keyring, Moment, detached, times, with_sealed}
 use super::frame::Frame;
 use super::input::{Input, in_place};
 use super::method::{Argument, Signature, add_method};
-use crate::buffer::AlignedBuf;
+use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::error::{Error, Result};
 use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
@@ -46,22 +46,32 @@ unsafe extern "C" fn seal(
         SEAL.call(keyring, values, count, names, |py, keyring: &Keyring, [frame, name], [created, until]| {
             let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
             let times = times(moment(created)?, moment(until)?);
-            let seal = |bytes: &[u8]| Ok(keyring.ring().seal(&tenant, &name, bytes, times)?);
-            if let Some(bytes) = in_place(&frame).filter(|bytes| bytes.len() <= DETACH_ABOVE) {
-                return Bound::new(py, Frame::from(seal(bytes)?));
-            }
-            let input = Input::from(&frame)?;
-            let copy;
-            let bytes = match input.fixed(&frame) {
-                Some(bytes) => bytes,
-                None => {
-                    copy = plaintext_of(&input)?;
-                    copy.as_slice()
+            match in_place(&frame) {
+                Some(bytes) if bytes.len() <= DETACH_ABOVE => {
+                    Bound::new(py, Frame::from(keyring.ring().seal(&tenant, &name, bytes, times)?))
                 }
-            };
-            Bound::new(py, Frame::from(detached(py, bytes.len(), || seal(bytes))?))
+                _ => seal_any(&frame, |bytes| Ok(keyring.ring().seal(&tenant, &name, bytes, times)?)),
+            }
         })
     }
+}
+
+/// Passes the bytes of `frame` to `seal`: those themselves where they cannot change, else a copy.
+#[inline(never)]
+fn seal_any<'py>(
+    frame: &Bound<'py, PyAny>,
+    seal: impl FnOnce(&[u8]) -> PyResult<FrameBuf> + Send,
+) -> PyResult<Bound<'py, Frame>> {
+    let input = Input::from(frame)?;
+    let copy;
+    let bytes = match input.fixed(frame) {
+        Some(bytes) => bytes,
+        None => {
+            copy = plaintext_of(&input)?;
+            copy.as_slice()
+        }
+    };
+    Bound::new(frame.py(), Frame::from(detached(frame.py(), bytes.len(), || seal(bytes))?))
 }
 
 unsafe extern "C" fn open(
@@ -74,13 +84,22 @@ unsafe extern "C" fn open(
     unsafe {
         OPEN.call(keyring, values, count, names, |py, keyring: &Keyring, [sealed, name], []| {
             let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
-            let open = |bytes: &[u8]| Ok(keyring.ring().open(&tenant, &name, bytes)?);
-            if let Some(bytes) = in_place(&sealed).filter(|bytes| bytes.len() <= DETACH_ABOVE) {
-                return Bound::new(py, Frame::from(open(bytes)?));
+            match in_place(&sealed) {
+                Some(bytes) if bytes.len() <= DETACH_ABOVE => {
+                    Bound::new(py, Frame::from(keyring.ring().open(&tenant, &name, bytes)?))
+                }
+                _ => open_any(&sealed, |bytes| Ok(keyring.ring().open(&tenant, &name, bytes)?)),
             }
-            Bound::new(py, Frame::from(with_sealed(py, &sealed, open)?))
         })
     }
+}
+
+#[inline(never)]
+fn open_any<'py>(
+    sealed: &Bound<'py, PyAny>,
+    open: impl FnOnce(&[u8]) -> PyResult<FrameBuf> + Send,
+) -> PyResult<Bound<'py, Frame>> {
+    Bound::new(sealed.py(), Frame::from(with_sealed(sealed.py(), sealed, open)?))
 }
 
 #[inline(always)]
