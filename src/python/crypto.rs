@@ -10,13 +10,12 @@ use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
-use crate::cpython::int::{self, Int};
 use crate::crypto::{self, Keyring as Ring, MasterKey as Key, Packing, Times, cachekit};
 use crate::error::Error;
 use crate::frame::{Header, MAX_VALUE};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use std::borrow::Cow;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -26,26 +25,21 @@ pub(super) const DETACH_ABOVE: usize = 16 * 1024;
 
 /// A moment in milliseconds, from 0.
 #[derive(Clone, Copy)]
-pub(super) struct Moment(u64);
+struct Moment(u64);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Moment {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        if object.is_exact_instance_of::<PyInt>() {
-            // SAFETY: attached, an exact int.
-            #[allow(unsafe_code)]
-            match unsafe { int::read(object.as_ptr()) } {
-                Int::Signed(moment @ 0..) => return Ok(Self(moment.unsigned_abs())),
-                Int::Unsigned(moment) => return Ok(Self(moment)),
-                Int::Signed(_) | Int::Big => {}
-            }
+        // CPython reads signed numbers faster.
+        match object.extract::<i64>().map(u64::try_from) {
+            Ok(Ok(moment)) => Ok(Self(moment)),
+            _ => object.extract().map(Self),
         }
-        object.extract().map(Self)
     }
 }
 
-pub(super) fn times(created: Option<Moment>, until: Option<Moment>) -> Times {
+fn times(created: Option<Moment>, until: Option<Moment>) -> Times {
     Times { created: created.map(|moment| moment.0), until: until.map(|moment| moment.0) }
 }
 
@@ -169,7 +163,15 @@ impl Keyring {
         &self.ring
     }
 
+    /// Who all entries belong to; `None` where that is asked for each time.
     #[inline]
+    pub(super) fn fixed_tenant(&self) -> Option<&str> {
+        match &self.tenant {
+            Tenant::Fixed(tenant) => Some(tenant),
+            Tenant::Asked(_) => None,
+        }
+    }
+
     pub(super) fn tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
         match &self.tenant {
             Tenant::Fixed(tenant) => Ok(Cow::Borrowed(tenant)),

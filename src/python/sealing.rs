@@ -1,17 +1,19 @@
 //! `Keyring.seal` and `Keyring.open`: for a short value the call itself takes as long as AES, and so arguments are read here.
 #![allow(unsafe_code)]
 
-use super::crypto::{DETACH_ABOVE, Keyring, Moment, detached, times, with_sealed};
+use super::crypto::{DETACH_ABOVE, Keyring, detached, with_sealed};
 use super::frame::Frame;
 use super::input::{Input, in_place};
 use super::method::{Argument, Signature, add_method};
 use crate::buffer::{AlignedBuf, FrameBuf};
+use crate::cpython::int::{self, Int};
+use crate::crypto::Times;
 use crate::error::{Error, Result};
 use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyInt};
 use std::ffi::CStr;
 
 static SEAL: Signature<2, 2> = Signature::new("seal", ["frame", "name"], ["created", "until"]);
@@ -44,13 +46,21 @@ unsafe extern "C" fn seal(
     // SAFETY: the protocol of METH_FASTCALL.
     unsafe {
         SEAL.call(keyring, values, count, names, |py, keyring: &Keyring, [frame, name], [created, until]| {
-            let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
-            let times = times(moment(created)?, moment(until)?);
+            let asked;
+            let tenant = match keyring.fixed_tenant() {
+                Some(tenant) => tenant,
+                None => {
+                    asked = keyring.tenant(py)?;
+                    &asked
+                }
+            };
+            let name = name_of(name)?;
+            let times = Times { created: moment(created)?, until: moment(until)? };
             match in_place(&frame) {
                 Some(bytes) if bytes.len() <= DETACH_ABOVE => {
-                    Bound::new(py, Frame::from(keyring.ring().seal(&tenant, &name, bytes, times)?))
+                    Bound::new(py, Frame::from(keyring.ring().seal(tenant, &name, bytes, times)?))
                 }
-                _ => seal_any(&frame, |bytes| Ok(keyring.ring().seal(&tenant, &name, bytes, times)?)),
+                _ => seal_any(&frame, |bytes| Ok(keyring.ring().seal(tenant, &name, bytes, times)?)),
             }
         })
     }
@@ -83,12 +93,20 @@ unsafe extern "C" fn open(
     // SAFETY: the protocol of METH_FASTCALL.
     unsafe {
         OPEN.call(keyring, values, count, names, |py, keyring: &Keyring, [sealed, name], []| {
-            let (name, tenant) = (name_of(name)?, keyring.tenant(py)?);
+            let asked;
+            let tenant = match keyring.fixed_tenant() {
+                Some(tenant) => tenant,
+                None => {
+                    asked = keyring.tenant(py)?;
+                    &asked
+                }
+            };
+            let name = name_of(name)?;
             match in_place(&sealed) {
                 Some(bytes) if bytes.len() <= DETACH_ABOVE => {
-                    Bound::new(py, Frame::from(keyring.ring().open(&tenant, &name, bytes)?))
+                    Bound::new(py, Frame::from(keyring.ring().open(tenant, &name, bytes)?))
                 }
-                _ => open_any(&sealed, |bytes| Ok(keyring.ring().open(&tenant, &name, bytes)?)),
+                _ => open_any(&sealed, |bytes| Ok(keyring.ring().open(tenant, &name, bytes)?)),
             }
         })
     }
@@ -102,9 +120,22 @@ fn open_any<'py>(
     Bound::new(sealed.py(), Frame::from(with_sealed(sealed.py(), sealed, open)?))
 }
 
+/// An `int` is read here: a result that holds an error has to go through memory.
 #[inline(always)]
-fn moment(given: Option<Argument<'_, '_>>) -> PyResult<Option<Moment>> {
-    given.filter(|object| !object.is_none()).map(|object| object.extract()).transpose()
+fn moment(given: Option<Argument<'_, '_>>) -> PyResult<Option<u64>> {
+    let Some(object) = given.filter(|object| !object.is_none()) else { return Ok(None) };
+    if object.is_exact_instance_of::<PyInt>() {
+        // SAFETY: attached, an exact int.
+        if let Int::Signed(moment @ 0..) = unsafe { int::read(object.as_ptr()) } {
+            return Ok(Some(moment.unsigned_abs()));
+        }
+    }
+    any_moment(object).map(Some)
+}
+
+#[cold]
+fn any_moment(object: Argument<'_, '_>) -> PyResult<u64> {
+    object.extract()
 }
 
 #[inline(always)]
