@@ -58,8 +58,8 @@ pub(super) fn is_tenant(tenant: &str) -> bool {
 
 /// Whether all of it is padding.
 fn is_padding(bytes: &[u8]) -> bool {
-    const SPACES: [u8; ALIGN] = [b' '; ALIGN];
-    bytes.chunks(ALIGN).all(|chunk| *chunk == SPACES[..chunk.len()])
+    let (words, rest) = bytes.as_chunks();
+    words.iter().all(|word| *word == [b' '; 8]) && rest.iter().all(|byte| *byte == b' ')
 }
 
 /// The associated data of an entry, of which its header is the end.
