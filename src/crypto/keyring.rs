@@ -192,18 +192,33 @@ impl Keyring {
     }
 
     /// Counts one entry more under this process's salt; returns its key.
+    #[inline]
     pub(super) fn begin_entry(&self, tenant: &str) -> Result<Arc<SealingKey>> {
-        let (salt, last) = self.next_salt()?;
-        if let Some(last) = last.filter(|last| *last.tenant == *tenant) {
-            return Ok(last);
+        let mut salt = lock(&self.state.get(State::new).salt);
+        match &salt.last {
+            Some(last) if *last.tenant == *tenant && salt.left > 0 => {
+                let last = last.clone();
+                salt.left -= 1;
+                self.count_sealed_locked();
+                Ok(last)
+            }
+            _ => {
+                drop(salt);
+                self.begin_other_entry(tenant)
+            }
         }
-        // Not under the lock, nor dropping the one that it replaces.
+    }
+
+    /// As [`Self::begin_entry`], under another tenant's key than the last one, or another salt.
+    fn begin_other_entry(&self, tenant: &str) -> Result<Arc<SealingKey>> {
         check_tenant(tenant)?;
+        let salt = self.next_salt()?;
         let template = Template::new(self.masters[0].id.as_bytes(), &hex::<16, 32>(&salt), tenant);
         let key = match self.find_sealing_key(template.start()) {
             Some(found) => found,
             None => self.make_sealing_key(0, tenant, &salt, template)?,
         };
+        // Not dropped under the lock.
         drop(self.remember(&salt, &key));
         Ok(key)
     }
@@ -292,8 +307,8 @@ impl Keyring {
         })
     }
 
-    /// This process's salt, and the last key under it.
-    fn next_salt(&self) -> Result<([u8; 16], Option<Arc<SealingKey>>)> {
+    /// This process's salt, for one entry more.
+    fn next_salt(&self) -> Result<[u8; 16]> {
         let mut salt = lock(&self.state.get(State::new).salt);
         let mut outdated = None;
         if salt.left == 0 {
@@ -302,7 +317,7 @@ impl Keyring {
         }
         salt.left -= 1;
         self.count_sealed_locked();
-        let next = (salt.bytes, salt.last.clone());
+        let next = salt.bytes;
         drop(salt);
         drop(outdated);
         Ok(next)
@@ -393,7 +408,7 @@ mod tests {
     }
 
     fn salt_of(keyring: &Keyring) -> [u8; 16] {
-        keyring.next_salt().expect("random").0
+        keyring.next_salt().expect("random")
     }
 
     #[test]

@@ -54,13 +54,14 @@ unsafe extern "C" fn seal(
                     &asked
                 }
             };
-            let name = name_of(name)?;
+            let name = Name::from(*name_of(&name).ok_or_else(|| wrong_name(&name))?);
             let times = Times { created: moment(created)?, until: moment(until)? };
             match in_place(&frame) {
                 Some(bytes) if bytes.len() <= DETACH_ABOVE => {
                     Bound::new(py, Frame::from(keyring.ring().seal(tenant, &name, bytes, times)?))
                 }
-                _ => seal_any(&frame, |bytes| Ok(keyring.ring().seal(tenant, &name, bytes, times)?)),
+                // By value: what is not borrowed need not stand in memory.
+                _ => seal_any(&frame, move |bytes| Ok(keyring.ring().seal(tenant, &name, bytes, times)?)),
             }
         })
     }
@@ -101,12 +102,12 @@ unsafe extern "C" fn open(
                     &asked
                 }
             };
-            let name = name_of(name)?;
+            let name = Name::from(*name_of(&name).ok_or_else(|| wrong_name(&name))?);
             match in_place(&sealed) {
                 Some(bytes) if bytes.len() <= DETACH_ABOVE => {
                     Bound::new(py, Frame::from(keyring.ring().open(tenant, &name, bytes)?))
                 }
-                _ => open_any(&sealed, |bytes| Ok(keyring.ring().open(tenant, &name, bytes)?)),
+                _ => open_any(&sealed, move |bytes| Ok(keyring.ring().open(tenant, &name, bytes)?)),
             }
         })
     }
@@ -138,21 +139,20 @@ fn any_moment(object: Argument<'_, '_>) -> PyResult<u64> {
     object.extract()
 }
 
-#[inline(always)]
-fn name_of(name: Argument<'_, '_>) -> PyResult<Name> {
+fn name_of<'a>(name: &'a Bound<'_, PyAny>) -> Option<&'a [u8; 32]> {
+    name.cast::<PyBytes>().ok()?.as_bytes().try_into().ok()
+}
+
+#[cold]
+fn wrong_name(name: &Bound<'_, PyAny>) -> PyErr {
     let Ok(bytes) = name.cast::<PyBytes>() else {
-        let found = name.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("name: expected bytes, got {found}")));
+        return match name.get_type().name() {
+            Ok(found) => PyTypeError::new_err(format!("name: expected bytes, got {found}")),
+            Err(failed) => failed,
+        };
     };
-    match bytes.as_bytes().first_chunk() {
-        Some(name) if bytes.as_bytes().len() == name.len() => Ok(Name::from(*name)),
-        _ => Err(Error::Argument {
-            argument: "name",
-            expected: "32 bytes, as `names` gives them".into(),
-            found: format!("{} bytes", bytes.as_bytes().len()),
-        }
-        .into()),
-    }
+    let expected = "32 bytes, as `names` gives them".into();
+    Error::Argument { argument: "name", expected, found: format!("{} bytes", bytes.as_bytes().len()) }.into()
 }
 
 /// A copy that is wiped when it goes.
