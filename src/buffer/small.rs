@@ -68,12 +68,16 @@ impl Room {
     #[inline]
     pub(super) fn new(size: usize, wiped: bool) -> Self {
         let written = Part { start: 0, len: size as u16, wiped };
-        match size {
-            0..=SMALLEST => Self::of::<SMALLEST>(written),
-            0..=SMALL => Self::of::<SMALL>(written),
-            0..=MIDDLE => Self::of::<MIDDLE>(written),
-            0..=LARGE => Self::of::<LARGE>(written),
-            _ => Self::of::<LARGEST>(written),
+        if size <= SMALLEST {
+            Self::of::<SMALLEST>(written)
+        } else if size <= SMALL {
+            Self::of::<SMALL>(written)
+        } else if size <= MIDDLE {
+            Self::of::<MIDDLE>(written)
+        } else if size <= LARGE {
+            Self::of::<LARGE>(written)
+        } else {
+            Self::of::<LARGEST>(written)
         }
     }
 
@@ -101,5 +105,61 @@ impl Room {
             let wiped = self.written.as_ref().wiped;
             self.written.write(Part { start: part.start as u16, len: part.len() as u16, wiped });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::FrameBuf;
+    use crate::error::{Error, Result};
+
+    /// A frame of `size - start` bytes 7 in room for `size`.
+    fn sevens(size: usize, start: usize, plaintext: bool) -> Result<FrameBuf> {
+        // SAFETY: all bytes are written.
+        unsafe {
+            FrameBuf::filled(size, plaintext, |room| {
+                assert_eq!(room.as_ptr().addr() % 64, 0);
+                room.write_bytes(7, size);
+                Ok(start..size)
+            })
+        }
+    }
+
+    #[test]
+    fn a_frame_of_any_size_is_what_was_written() {
+        for size in (0..1100).chain([5000, 100_000]) {
+            for plaintext in [false, true] {
+                let start = size.min(64);
+                let frame = sevens(size, start, plaintext).expect("memory");
+                assert_eq!(*frame, *vec![7; size - start]);
+                let part = frame.slice(frame.len() / 2..).expect("inside");
+                drop(frame);
+                assert!(part.iter().all(|byte| *byte == 7));
+            }
+        }
+    }
+
+    #[test]
+    fn what_fails_is_no_frame() {
+        for size in [10, 2000] {
+            // SAFETY: it never says that it wrote something.
+            let failed = unsafe { FrameBuf::filled(size, true, |_| Err(Error::Memory { bytes: 1 })) };
+            assert!(matches!(failed, Err(Error::Memory { bytes: 1 })), "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn plaintext_is_wiped_when_it_goes() {
+        let mut value = std::mem::ManuallyDrop::new(Small::<LARGEST> {
+            bytes: [MaybeUninit::new(7); LARGEST],
+            written: Part { start: 3, len: 600, wiped: true },
+        });
+        // SAFETY: dropped once; its bytes have no destructor and stay where they are.
+        unsafe { std::mem::ManuallyDrop::drop(&mut value) };
+        // SAFETY: all of them were initialized.
+        let bytes: [u8; LARGEST] = value.bytes.map(|byte| unsafe { byte.assume_init() });
+        assert!(bytes[3..603].iter().all(|byte| *byte == 0));
+        assert!(bytes[..3].iter().chain(&bytes[603..]).all(|byte| *byte == 7));
     }
 }

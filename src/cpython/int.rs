@@ -82,7 +82,7 @@ unsafe fn pair(object: *mut ffi::PyObject) -> Option<i64> {
         let found = (*long).size;
         #[cfg(Py_3_12)]
         let found = (*long).tag;
-        (found == PAIR).then(|| i64::from((*long).digits[0]) | i64::from((*long).digits[1]) << DIGIT_BITS)
+        (found == PAIR).then(|| i64::from((*long).digits[0]) | (i64::from((*long).digits[1]) << DIGIT_BITS))
     }
 }
 

@@ -50,11 +50,11 @@ fn put(room: &mut [u8], at: usize, digits: u64) {
 #[inline(always)]
 fn word_of(number: u64) -> u64 {
     // Halves of four digits, then quarters of two, then digits, each step in all parts of the word at once.
-    let halves = number / 10_000 | (number % 10_000) << 32;
+    let halves = (number / 10_000) | ((number % 10_000) << 32);
     let hundreds = (halves.wrapping_mul(10_486) >> 20) & 0x7f_0000_007f;
-    let quarters = hundreds | halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16;
+    let quarters = hundreds | (halves.wrapping_sub(hundreds.wrapping_mul(100)) << 16);
     let tens = (quarters.wrapping_mul(103) >> 10) & 0x000f_000f_000f_000f;
-    tens | quarters.wrapping_sub(tens.wrapping_mul(10)) << 8
+    tens | (quarters.wrapping_sub(tens.wrapping_mul(10)) << 8)
 }
 
 /// The number at the start of `bytes`, below 2^64 and without leading zeros, and how many digits it has.
@@ -89,7 +89,7 @@ fn long_number(bytes: &[u8]) -> Option<(u64, usize)> {
 fn word_at(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
         Some(word) => u64::from_le_bytes(*word),
-        None => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        None => bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
     }
 }
 
@@ -105,7 +105,7 @@ fn number_of(word: u64) -> (u64, usize) {
     // Pairs, then quarters of two pairs, then all: in all parts of the word at once.
     let pairs = word.wrapping_mul(10).wrapping_add(word >> 8);
     let high = (pairs & 0x00ff_0000_00ff).wrapping_mul(100 + (1_000_000 << 32));
-    let low = (pairs >> 16 & 0x00ff_0000_00ff).wrapping_mul(1 + (10_000 << 32));
+    let low = ((pairs >> 16) & 0x00ff_0000_00ff).wrapping_mul(1 + (10_000 << 32));
     (high.wrapping_add(low) >> 32, digits)
 }
 
@@ -193,11 +193,11 @@ mod tests {
         }
 
         #[test]
-        fn digits_are_of_their_own_bytes_only(bytes: [u8; 32], at in 0_usize..64, bit in 0..8) {
+        fn digits_are_of_their_own_bytes_only(bytes: [u8; 32], at in 0_usize..64, bit in 0_u32..8) {
             let mut digits = hex::<32, 64>(&bytes);
             prop_assert!(is_hex_of(&digits, &bytes));
             prop_assert!(!is_hex_of(&digits[..63], &bytes) && !is_hex_of(&[&digits[..], b"0"].concat(), &bytes));
-            digits[at] ^= 1 << bit;
+            digits[at] ^= 1_u8 << bit;
             prop_assert!(!is_hex_of(&digits, &bytes));
         }
     }

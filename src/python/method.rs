@@ -28,8 +28,10 @@ pub(super) struct Signature<const R: usize, const O: usize> {
     name: &'static str,
     required: [&'static str; R],
     optional: [&'static str; O],
-    interned: PyOnceLock<([Py<PyString>; R], [Py<PyString>; O])>,
+    interned: PyOnceLock<Names<R, O>>,
 }
+
+type Names<const R: usize, const O: usize> = ([Py<PyString>; R], [Py<PyString>; O]);
 
 /// What is given for the parameters; null where nothing is.
 type Given<const R: usize, const O: usize> = ([*mut ffi::PyObject; R], [*mut ffi::PyObject; O]);
