@@ -195,6 +195,8 @@ fn asked(tenant: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
 
 #[pymethods]
 impl Keyring {
+    // `seal` and `open` are in `sealing`.
+
     #[new]
     #[pyo3(signature = (master, previous=None, tenant=None))]
     fn new(
