@@ -22,6 +22,9 @@ fn main() {
         let header = &sealed[..locate_header(&sealed).expect("a frame").end];
         let nonce = || Nonce::assume_unique_for_key([9; 12]);
         let mut tag = [0; 16];
+        let (mut encrypted, mut opened_out) = (plain.clone(), plain.clone());
+        let encrypted_tag =
+            alone.seal_in_place_separate_tag(nonce(), Aad::from(header), &mut encrypted).expect("short");
         timing::compare(
             &format!("{size} bytes"),
             21,
@@ -36,8 +39,24 @@ fn main() {
                         black_box(sealed).expect("short");
                     }),
                 ),
+                (
+                    "AES-256-GCM alone, opening",
+                    Box::new(|| {
+                        let opened = alone.open_separate_gather(
+                            nonce(),
+                            Aad::from(header),
+                            &encrypted,
+                            encrypted_tag.as_ref(),
+                            &mut opened_out,
+                        );
+                        black_box(opened).expect("own");
+                    }),
+                ),
                 ("seal", Box::new(|| drop(black_box(keyring.seal("default", &name, &plain, times).expect("sealed"))))),
-                ("open", Box::new(|| drop(black_box(keyring.open("default", &name, &sealed).expect("own"))))),
+                (
+                    "open, and wiping",
+                    Box::new(|| drop(black_box(keyring.open("default", &name, &sealed).expect("own")))),
+                ),
             ],
         );
     }

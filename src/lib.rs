@@ -32,7 +32,7 @@ pub mod stream;
 mod call;
 #[cfg(feature = "python")]
 mod cpython;
-#[cfg(all(feature = "python", target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
 mod processor;
 #[cfg(feature = "python")]
 mod python;

@@ -1,8 +1,10 @@
-//! Random bytes for nonces, salts, stamps and ids, drawn ahead: the system is asked once for 4 KiB.
+//! Random bytes for nonces, salts, stamps and ids, drawn ahead: 32 bytes of the system's are the key of BLAKE3, whose output
+//! are the next 4 KiB. The system itself would take ten times as long for them.
 
 use crate::error::{Error, Result};
 use crate::fork;
 use std::cell::RefCell;
+use zeroize::Zeroizing;
 
 const AHEAD: usize = 4096;
 
@@ -23,8 +25,7 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
     const { assert!(N <= AHEAD) };
     RANDOM.with_borrow_mut(|ahead| {
         if ahead.generation != fork::generation() || ahead.next + N > AHEAD {
-            getrandom::fill(&mut ahead.bytes)
-                .map_err(|error| Error::io("read", "random bytes", std::io::Error::other(error.to_string())))?;
+            draw(&mut ahead.bytes)?;
             (ahead.next, ahead.generation) = (0, fork::generation());
         }
         let mut drawn = [0; N];
@@ -32,6 +33,15 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N]> {
         ahead.next += N;
         Ok(drawn)
     })
+}
+
+#[cold]
+fn draw(bytes: &mut [u8]) -> Result<()> {
+    let mut key = Zeroizing::new([0; blake3::KEY_LEN]);
+    getrandom::fill(&mut *key)
+        .map_err(|error| Error::io("read", "random bytes", std::io::Error::other(error.to_string())))?;
+    blake3::Hasher::new_keyed(&key).finalize_xof().fill(bytes);
+    Ok(())
 }
 
 #[cfg(test)]

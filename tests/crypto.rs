@@ -80,6 +80,69 @@ proptest! {
     }
 }
 
+/// A frame with one change, its header's length set to fit.
+fn changed(frame: &[u8], change: usize, at: prop::sample::Index, byte: u8, number: &str) -> Vec<u8> {
+    let header = frame::locate_header(frame).unwrap();
+    let (json, payload) = (&frame[header.clone()], &frame[header.end..]);
+    let text = String::from_utf8(json.to_vec()).unwrap();
+    let rebuilt = |json: Vec<u8>| {
+        let length = u32::try_from(json.len()).unwrap().to_be_bytes();
+        [&frame[..3], &length[..], &json[..], payload].concat()
+    };
+    let padded = |text: String| {
+        let text = text.trim_end();
+        let bare = text.len() + 7 + 28;
+        rebuilt(format!("{text}{}", " ".repeat(bare.next_multiple_of(64) - bare)).into_bytes())
+    };
+    match change {
+        0 => {
+            let mut bytes = frame.to_vec();
+            bytes[at.index(frame.len())] = byte;
+            bytes
+        }
+        1 => {
+            let mut json = json.to_vec();
+            json[at.index(header.len())] = byte;
+            rebuilt(json)
+        }
+        2 => padded(text.replacen("1700000000000", number, 1)),
+        3 => padded(text.replacen("\"length\": ", &format!("\"length\": {number}"), 1)),
+        4 => padded(text.replacen(", \"created\": 1700000000000", "", 1)),
+        5 => rebuilt([json, &[b' '; 64]].concat()),
+        6 => {
+            let mut json = json.to_vec();
+            json.remove(at.index(header.len()));
+            padded(String::from_utf8(json).unwrap())
+        }
+        7 => frame[..at.index(frame.len())].to_vec(),
+        _ => [frame, &[byte]].concat(),
+    }
+}
+
+proptest! {
+    /// The header of an entry under the key that was used last is compared with that key's, others are parsed: both
+    /// accept the same frames, and refuse the others for the same reason.
+    #[test]
+    fn a_header_is_read_alike_whichever_key_was_used_last(
+        change in 0_usize..9, at: prop::sample::Index, byte: u8, plain in prop::collection::vec(any::<u8>(), 0..40),
+        number in prop_oneof!["[0-9]{0,22}", "-?[1-9][0-9]{7,16}", Just("18446744073709551616".to_owned())],
+    ) {
+        let keyring = keyring();
+        let (name, frame) = sealed(&keyring, &plain);
+        let theirs = keyring.seal("another", &name, &plain, TIMES).unwrap();
+        let frame_changed = changed(&frame, change, at, byte, &number);
+        let read_after = |other: &[u8], tenant: &str, bytes: &[u8]| {
+            keyring.open(tenant, &name, other).unwrap();
+            let opened = keyring.open("default", &name, bytes);
+            opened.map(|frame| frame.to_vec()).map_err(|error| error.to_string())
+        };
+        let (same, other) =
+            (read_after(&frame, "default", &frame_changed), read_after(&theirs, "another", &frame_changed));
+        prop_assert_eq!(&same, &other);
+        prop_assert_eq!(same.is_ok(), frame_changed == frame, "{:?}", same);
+    }
+}
+
 #[test]
 fn every_bit_counts() {
     let keyring = Keyring::new(key(1), vec![key(2)]).unwrap();

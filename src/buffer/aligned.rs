@@ -33,6 +33,8 @@ pub struct AlignedBuf {
     /// Of these first bytes of the block, or `len` where that is more, each was written once, by this buffer or by an
     /// earlier one.
     initialized: usize,
+    /// The most bytes that were written before some were dropped.
+    written: usize,
     /// Where the block came from and returns to.
     pool: &'static Pool,
     wipe: Wipe,
@@ -110,7 +112,7 @@ impl AlignedBuf {
     }
 
     fn empty(pool: &'static Pool, wipe: Wipe) -> Self {
-        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0, initialized: 0, pool, wipe }
+        Self { block: NonNull::<Line>::dangling().cast(), len: 0, capacity: 0, initialized: 0, written: 0, pool, wipe }
     }
 
     /// Stands on `block`, empty, from here on; the old block must have been given back, or be none.
@@ -122,7 +124,7 @@ impl AlignedBuf {
     pub(crate) fn set_sealed(&mut self) {
         let beyond = match self.wipe {
             Wipe::Nothing => self.len,
-            Wipe::Written => self.initialized.max(self.len),
+            Wipe::Written => self.written.max(self.len),
             Wipe::All => self.capacity,
         };
         // SAFETY: room of the buffer's own block.
@@ -217,10 +219,27 @@ impl AlignedBuf {
         fill: impl FnOnce(NonNull<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.reserve(count)?;
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            self.extend_to(|room| {
+                fill(room)?;
+                Ok(count)
+            })
+        }
+    }
+
+    /// Appends what `fill` writes, given the room that there is; it returns how many bytes that are.
+    ///
+    /// # Safety
+    /// When `fill` returns `Ok`, it has written so many bytes, for which there was room.
+    ///
+    /// # Errors
+    /// Those of `fill`, after which nothing was appended.
+    pub(crate) unsafe fn extend_to<E>(&mut self, fill: impl FnOnce(NonNull<u8>) -> Result<usize, E>) -> Result<(), E> {
         let wipe = self.wipe;
         self.lend_room();
-        // SAFETY: `reserve` made room after the first `len` bytes.
-        fill(unsafe { self.block.add(self.len) })?;
+        // SAFETY: `len` is at most `capacity`.
+        let count = fill(unsafe { self.block.add(self.len) })?;
         (self.len, self.wipe) = (self.len + count, wipe);
         Ok(())
     }
@@ -251,6 +270,7 @@ impl AlignedBuf {
     /// Drops all bytes after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.initialized = self.initialized.max(self.len);
+        self.written = self.written.max(self.len);
         self.len = self.len.min(len);
     }
 
@@ -271,7 +291,8 @@ impl Drop for AlignedBuf {
         let initialized = self.initialized.max(self.len);
         let wiped = match self.wipe {
             Wipe::Nothing => 0,
-            Wipe::Written => initialized,
+            // What is beyond was wiped by those who wrote it.
+            Wipe::Written => self.written.max(self.len),
             Wipe::All => self.capacity,
         };
         // SAFETY: the block is this buffer's own.

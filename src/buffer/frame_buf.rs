@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::AlignedBuf;
+use super::small::{self, Room};
 use crate::error::{Error, Result};
 use std::fmt;
-use std::ops::{Bound, Deref, RangeBounds};
+use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -103,6 +104,50 @@ impl FrameBuf {
     /// The frame that was built in `buffer`.
     pub fn from_aligned(buffer: AlignedBuf, origin: Origin) -> Self {
         Self::new(Arc::new(buffer), origin)
+    }
+
+    /// As [`Self::from_aligned`], of a frame that starts at `start`, which is in `buffer`.
+    pub(crate) fn from_aligned_at(buffer: AlignedBuf, start: usize, origin: Origin) -> Self {
+        let whole = Self::from_aligned(buffer, origin);
+        let part = NonNull::from(&whole[start..]);
+        Self { start: part.cast(), len: part.len(), ..whole }
+    }
+
+    /// A trusted frame that `fill` writes, given uninitialized room for `size` bytes at a multiple of 64. It returns which of
+    /// them are the frame. With `plaintext` they are wiped when the frame goes, or `fill` fails.
+    ///
+    /// # Safety
+    /// When `fill` returns `Ok`, it has written all bytes up to the end of the part that it returns, which is in the room.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where the room cannot be had, and those of `fill`.
+    #[inline(always)]
+    pub(crate) unsafe fn filled(
+        size: usize,
+        plaintext: bool,
+        fill: impl FnOnce(NonNull<u8>) -> Result<Range<usize>>,
+    ) -> Result<Self> {
+        let (origin, mapped, copied) = (Origin::Trusted, false, false);
+        if size <= small::LARGEST {
+            let mut room = Room::new(size, plaintext);
+            let part = fill(room.start)?;
+            // SAFETY: the caller's guarantee.
+            let start = unsafe {
+                room.set_written(part.clone());
+                room.start.add(part.start)
+            };
+            return Ok(Self { memory: room.memory, start, len: part.len(), origin, mapped, copied });
+        }
+        let mut buffer = if plaintext { AlignedBuf::plaintext(size)? } else { AlignedBuf::with_capacity(size)? };
+        let mut part = 0..0;
+        // SAFETY: the caller's guarantee.
+        unsafe {
+            buffer.extend_to(|room| {
+                part = fill(room)?;
+                Ok::<_, Error>(part.end)
+            })?;
+        }
+        Ok(Self::from_aligned_at(buffer, part.start, origin))
     }
 
     /// The frame that a mapped file holds.

@@ -7,6 +7,7 @@
 mod aligned;
 mod frame_buf;
 pub mod pool;
+mod small;
 
 pub use aligned::{ALIGN, AlignedBuf};
 pub use frame_buf::{FrameBuf, FrameMemory, Mapping, Origin};

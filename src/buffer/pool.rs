@@ -11,6 +11,8 @@
 #![allow(unsafe_code)]
 
 use super::ALIGN;
+#[cfg(target_arch = "x86_64")]
+use crate::processor::{self, Level};
 use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -184,8 +186,44 @@ pub(super) fn reallocate(block: NonNull<u8>, capacity: usize, wanted: usize) -> 
 /// They are the caller's own to write.
 pub(crate) unsafe fn wipe(start: NonNull<u8>, len: usize) {
     // SAFETY: the caller's guarantee.
-    unsafe { start.write_bytes(0, len) };
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if len >= PAST_CACHES && processor::level() >= Level::Avx2 {
+            wipe_past_caches(start, len);
+        } else {
+            start.write_bytes(0, len);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        start.write_bytes(0, len);
+    }
     std::hint::black_box(start);
+}
+
+/// Bytes from which wiping goes past the caches: they could not keep the zeros, and would lose what is in them.
+#[cfg(target_arch = "x86_64")]
+const PAST_CACHES: usize = 4 * 1024 * 1024;
+
+/// # Safety
+/// As [`wipe`]; there is AVX.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn wipe_past_caches(start: NonNull<u8>, len: usize) {
+    use std::arch::x86_64::{__m256i, _mm_sfence, _mm256_setzero_si256, _mm256_stream_si256};
+    const WIDTH: usize = size_of::<__m256i>();
+    let head = start.align_offset(WIDTH).min(len);
+    let whole = (len - head) / WIDTH;
+    let zeros = _mm256_setzero_si256();
+    // SAFETY: the head, whole vectors at multiples of their width, and the tail are the caller's bytes. The fence makes what
+    // was streamed visible before anything that comes after.
+    unsafe {
+        start.write_bytes(0, head);
+        let vectors = start.add(head).cast::<__m256i>();
+        for index in 0..whole {
+            _mm256_stream_si256(vectors.add(index).as_ptr(), zeros);
+        }
+        vectors.add(whole).cast::<u8>().write_bytes(0, len - head - whole * WIDTH);
+        _mm_sfence();
+    }
 }
 
 fn layout(capacity: usize) -> Option<Layout> {
@@ -257,6 +295,18 @@ mod tests {
             prop_assert!(capacity >= size);
             prop_assert!(class == 0 || capacity_of(class - 1) < size);
             prop_assert!((capacity - size) * 5 <= capacity);
+        }
+    }
+
+    #[test]
+    fn all_that_is_wiped_is_zeros_and_nothing_else() {
+        const LARGE: usize = 4 << 20;
+        for (start, len) in [(0, LARGE), (1, LARGE + 1), (31, LARGE + 63), (40, LARGE), (3, 100), (7, 0)] {
+            let mut bytes = vec![7_u8; LARGE + 200];
+            // SAFETY: a part of the vector's bytes.
+            unsafe { wipe(NonNull::from(&mut bytes[start..start + len]).cast(), len) };
+            assert!(bytes[start..start + len].iter().all(|byte| *byte == 0));
+            assert!(bytes[..start].iter().chain(&bytes[start + len..]).all(|byte| *byte == 7));
         }
     }
 

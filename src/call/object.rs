@@ -10,7 +10,7 @@ use super::function::{Function, Options};
 use super::tier::L1;
 use crate::cpython::Owned;
 use crate::error::Error;
-use crate::python::error::{attached, guard};
+use crate::python::error::{attached, guard, returned};
 use crate::python::l1::missing;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
@@ -150,13 +150,9 @@ unsafe fn entered(
 ) -> *mut ffi::PyObject {
     // SAFETY: the caller's guarantee. The collector clears only what nobody holds.
     let (py, function) = unsafe { (Python::assume_attached(), (*object.cast::<Object>()).function.as_ref()) };
-    let result = guard(|| match function {
+    returned(py, || match function {
         Some(function) => work(py, function),
         None => Err(PyTypeError::new_err("a cached function that was collected already")),
-    });
-    result.unwrap_or_else(|error| {
-        error.restore(py);
-        null_mut()
     })
 }
 

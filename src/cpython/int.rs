@@ -62,13 +62,38 @@ pub(crate) unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
     }
 }
 
+/// The value of two digits, which times in milliseconds have.
+///
+/// # Safety
+/// Attached; `object` is an exact `int`.
+#[inline(always)]
+unsafe fn pair(object: *mut ffi::PyObject) -> Option<i64> {
+    #[cfg(not(Py_3_12))]
+    const PAIR: isize = 2;
+    #[cfg(Py_3_12)]
+    const PAIR: usize = 2 << 3;
+    if !cfg!(not(Py_3_14)) || !LAYOUT_HOLDS.load(Ordering::Relaxed) {
+        return None;
+    }
+    let long = object.cast::<Long>();
+    // SAFETY: the layout was checked at import; the digits are read only if there are two.
+    unsafe {
+        #[cfg(not(Py_3_12))]
+        let found = (*long).size;
+        #[cfg(Py_3_12)]
+        let found = (*long).tag;
+        (found == PAIR).then(|| i64::from((*long).digits[0]) | (i64::from((*long).digits[1]) << DIGIT_BITS))
+    }
+}
+
 /// The value of `object`.
 ///
 /// # Safety
 /// Attached; `object` is an exact `int`.
+#[inline]
 pub(crate) unsafe fn read(object: *mut ffi::PyObject) -> Int {
     // SAFETY: the caller's guarantee.
-    match unsafe { compact(object) } {
+    match unsafe { compact(object).or_else(|| pair(object)) } {
         Some(value) => Int::Signed(value),
         // SAFETY: as above.
         None => unsafe { read_public(object) },
@@ -95,16 +120,34 @@ unsafe fn read_public(object: *mut ffi::PyObject) -> Int {
     Int::Big
 }
 
-/// Compares [`compact`] with the public functions.
+/// Compares [`compact`] and [`pair`] with the public functions.
 pub(super) fn check_layout(py: Python<'_>) {
     LAYOUT_HOLDS.store(true, Ordering::Relaxed);
     let edge = 1i64 << DIGIT_BITS;
-    let holds =
-        [0, 1, -1, 255, -300, edge - 1, 1 - edge, edge, -edge, edge + 1, i64::MAX, i64::MIN].iter().all(|value| {
-            let Ok(object) = value.into_pyobject(py);
-            let expected = (value.unsigned_abs() < edge.unsigned_abs()).then_some(*value);
-            // SAFETY: attached, an exact int; every int has memory for one digit after its size.
-            unsafe { compact(object.as_ptr()) == expected }
-        });
+    let holds = [
+        0,
+        1,
+        -1,
+        255,
+        -300,
+        edge - 1,
+        1 - edge,
+        edge,
+        -edge,
+        edge + 1,
+        edge * edge - 1,
+        -edge * edge + 1,
+        edge * edge,
+        i64::MAX,
+        i64::MIN,
+    ]
+    .iter()
+    .all(|value| {
+        let Ok(object) = value.into_pyobject(py);
+        let expected = (value.unsigned_abs() < edge.unsigned_abs()).then_some(*value);
+        let expected_pair = (edge..edge * edge).contains(value).then_some(*value);
+        // SAFETY: attached, an exact int; every int has memory for one digit after its size.
+        unsafe { compact(object.as_ptr()) == expected && pair(object.as_ptr()) == expected_pair }
+    });
     LAYOUT_HOLDS.store(holds, Ordering::Relaxed);
 }

@@ -3,12 +3,14 @@
 //! The header has one form, byte for byte, so that reading it is comparing it; its bytes are authenticated as they stand.
 
 use super::aead::{NONCE, TAG};
+use super::digits::{self, decimal, hex};
 use super::open::refused;
-use crate::buffer::ALIGN;
+use crate::buffer::{ALIGN, padded};
 use crate::error::{Error, Refusal, Result};
 use crate::frame;
 use crate::key::Name;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// The codec of sealed frames.
 pub const CODEC: &str = "sealed";
@@ -20,6 +22,10 @@ pub const OVERHEAD: usize = BEFORE + TAG;
 const CHECK: usize = 16;
 /// The version of the associated data.
 const VERSION: u8 = 4;
+/// Bytes of a name.
+const NAME_BYTES: usize = 32;
+/// Bytes of a length, in associated data and prefixes.
+const LENGTH_BYTES: usize = 4;
 /// The longest tenant id, in bytes of UTF-8.
 const LONGEST_TENANT: usize = 256;
 
@@ -52,8 +58,8 @@ pub(super) fn is_tenant(tenant: &str) -> bool {
 
 /// Whether all of it is padding.
 fn is_padding(bytes: &[u8]) -> bool {
-    const SPACES: [u8; ALIGN] = [b' '; ALIGN];
-    bytes.chunks(ALIGN).all(|chunk| *chunk == SPACES[..chunk.len()])
+    let (words, rest) = bytes.as_chunks();
+    words.iter().all(|word| *word == [b' '; 8]) && rest.iter().all(|byte| *byte == b' ')
 }
 
 /// The associated data of an entry, of which its header is the end.
@@ -74,10 +80,7 @@ impl Associated {
 
     /// Those of the tenant's entry under `name`; `write` appends the header.
     pub(super) fn new(tenant: &str, name: &Name, write: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Self> {
-        // A thread that is about to end has none.
-        let mut bytes = ROOM.try_with(Cell::take).unwrap_or_default();
-        bytes.clear();
-        bytes.reserve(Self::KEPT);
+        let mut bytes = Self::room();
         bytes.push(VERSION);
         for part in [tenant.as_bytes(), name.as_bytes()] {
             // Both are short.
@@ -91,6 +94,14 @@ impl Associated {
         let length = (bytes.len() - header) as u32;
         bytes[header - 4..header].copy_from_slice(&length.to_be_bytes());
         Ok(Self { bytes, header })
+    }
+
+    fn room() -> Vec<u8> {
+        // A thread that is about to end has none.
+        let mut bytes = ROOM.try_with(Cell::take).unwrap_or_default();
+        bytes.clear();
+        bytes.reserve(Self::KEPT);
+        bytes
     }
 
     /// All of it.
@@ -113,40 +124,121 @@ impl Drop for Associated {
     }
 }
 
-/// The part of a header's JSON that is the same for all entries under one key.
-///
-/// Key id and salt are given in hexadecimal digits.
-pub(super) fn write_start(out: &mut Vec<u8>, key_id: &[u8], salt: &[u8; 32], tenant: &str) {
-    out.extend_from_slice(START);
-    out.extend_from_slice(key_id);
-    out.extend_from_slice(SALT);
-    out.extend_from_slice(salt);
-    out.extend_from_slice(TENANT);
-    out.extend_from_slice(tenant.as_bytes());
-    out.extend_from_slice(NAME);
+/// The associated data of a sealed frame with all that is the same for every entry under one key.
+#[derive(Debug)]
+pub(super) struct Template {
+    /// Up to the header's name, with zeros for what differs.
+    bytes: Box<[u8]>,
+    /// Where the entry's name stands.
+    name: usize,
 }
 
-/// The rest of it, for a payload of `length` bytes.
-pub(super) fn write_rest(out: &mut Vec<u8>, name: &Name, length: usize, times: Times) {
-    out.extend_from_slice(&hex::<32, 64>(name.as_bytes()));
-    out.extend_from_slice(LENGTH);
-    let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(digits.format(length).as_bytes());
-    for (field, time) in [(CREATED, times.created), (UNTIL, times.until)] {
-        if let Some(time) = time {
-            out.extend_from_slice(field);
-            out.extend_from_slice(digits.format(time).as_bytes());
+impl Template {
+    /// Key id and salt are given in hexadecimal digits.
+    pub(super) fn new(key_id: &[u8], salt: &[u8], tenant: &str) -> Self {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.push(VERSION);
+        // Both are short.
+        bytes.extend_from_slice(&(tenant.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(tenant.as_bytes());
+        bytes.extend_from_slice(&(NAME_BYTES as u32).to_be_bytes());
+        let name = bytes.len();
+        bytes.extend_from_slice(&[0; NAME_BYTES + LENGTH_BYTES]);
+        bytes.extend_from_slice(frame::MAGIC);
+        bytes.push(frame::VERSION);
+        bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        for part in [START, key_id, SALT, salt, TENANT, tenant.as_bytes(), NAME] {
+            bytes.extend_from_slice(part);
         }
+        Self { bytes: bytes.into(), name }
     }
-    out.extend_from_slice(END);
+
+    /// Where the header begins.
+    fn header(&self) -> usize {
+        self.name + NAME_BYTES + LENGTH_BYTES
+    }
+
+    /// What the JSON of its headers starts with.
+    pub(super) fn start(&self) -> &[u8] {
+        &self.bytes[self.header() + frame::PREFIX..]
+    }
+
+    /// Writes what stands before the ciphertext of a frame, but for check and nonce, which come last: zeros, the associated
+    /// data of the entry under `name` with `length` bytes of plaintext, and as their end, from [`lead`] bytes on, the header,
+    /// padded so that the ciphertext starts `align` bytes after it or a multiple of that. Returns where it starts, and where
+    /// the associated data stand.
+    ///
+    /// `room` has [`room_for`] bytes more than [`lead`].
+    #[inline(always)]
+    pub(super) fn write(
+        &self,
+        room: &mut [u8],
+        name: &Name,
+        length: usize,
+        times: Times,
+        align: usize,
+    ) -> (usize, Range<usize>) {
+        let lead = padded(self.header());
+        let start = lead - self.header();
+        room[..start].fill(0);
+        let mut at = start + self.bytes.len();
+        room[start..at].copy_from_slice(&self.bytes);
+        room[start + self.name..][..NAME_BYTES].copy_from_slice(name.as_bytes());
+        put(room, &mut at, &hex::<NAME_BYTES, { 2 * NAME_BYTES }>(name.as_bytes()));
+        put_number(room, &mut at, LENGTH, (length + OVERHEAD) as u64);
+        if let Some(created) = times.created {
+            put_number(room, &mut at, CREATED, created);
+        }
+        if let Some(until) = times.until {
+            put_number(room, &mut at, UNTIL, until);
+        }
+        put(room, &mut at, END);
+        let data = lead + (at + BEFORE - lead).next_multiple_of(align);
+        let header = lead..data - BEFORE;
+        room[at..header.end].fill(b' ');
+        // At most MAX_HEADER and its prefix.
+        let lengths = [(lead - LENGTH_BYTES, header.len()), (lead + 3, header.len() - frame::PREFIX)];
+        for (at, length) in lengths {
+            room[at..at + LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+        }
+        (data, start..header.end)
+    }
+
+    /// Those of the entry under `name` with this header, one under the template's key.
+    pub(super) fn associated(&self, name: &Name, header: &[u8]) -> Associated {
+        let mut bytes = Associated::room();
+        bytes.extend_from_slice(&self.bytes[..self.name]);
+        bytes.extend_from_slice(name.as_bytes());
+        // At most MAX_HEADER and its prefix.
+        bytes.extend_from_slice(&(header.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(header);
+        Associated { bytes, header: self.header() }
+    }
+}
+
+/// Bytes before a frame under construction, a multiple of 64: the associated data are written to where the header stands.
+pub(super) fn lead(tenant: &str) -> usize {
+    padded(1 + LENGTH_BYTES + tenant.len() + LENGTH_BYTES + NAME_BYTES + LENGTH_BYTES)
+}
+
+#[inline(always)]
+fn put<const N: usize>(room: &mut [u8], at: &mut usize, text: &[u8; N]) {
+    room[*at..*at + N].copy_from_slice(text);
+    *at += N;
+}
+
+/// After it there is room for check and nonce, and so for the spaces after the digits.
+#[inline(always)]
+fn put_number<const N: usize>(room: &mut [u8], at: &mut usize, field: &[u8; N], number: u64) {
+    put(room, at, field);
+    *at += decimal(number, &mut room[*at..]);
 }
 
 /// Bytes before the ciphertext of a frame under construction, whatever its header will say: a multiple of 64.
 pub(super) fn room_for(tenant: &str) -> usize {
-    const DIGITS: usize = 20;
-    let fields = [START, SALT, TENANT, NAME, LENGTH, CREATED, UNTIL, END];
-    let json = fields.iter().map(|field| field.len()).sum::<usize>() + 32 + 32 + tenant.len() + 64 + 3 * DIGITS;
-    crate::buffer::padded(frame::PREFIX + json + BEFORE)
+    let same = BEFORE_SALT + SALT_DIGITS + TENANT.len() + tenant.len() + NAME.len();
+    let fields = LENGTH.len() + CREATED.len() + UNTIL.len() + END.len() + 3 * digits::MOST;
+    padded(frame::PREFIX + same + 2 * NAME_BYTES + fields + BEFORE)
 }
 
 /// A sealed frame, taken apart and not verified.
@@ -154,13 +246,8 @@ pub(super) fn room_for(tenant: &str) -> usize {
 pub(super) struct Sealed<'f> {
     /// Prefix, JSON and padding.
     pub(super) header: &'f [u8],
-    /// The part of the JSON that [`write_start`] writes.
+    /// The part of the JSON before the name, which tells which key the entry is under.
     pub(super) start: &'f [u8],
-    /// Hexadecimal digits.
-    pub(super) key_id: &'f [u8],
-    /// Hexadecimal digits.
-    pub(super) salt: &'f [u8],
-    pub(super) tenant: &'f str,
     /// Hexadecimal digits.
     pub(super) name: &'f [u8],
     pub(super) times: Times,
@@ -174,6 +261,13 @@ impl<'f> Sealed<'f> {
     /// # Errors
     /// [`Error::Refused`].
     pub(super) fn parse(bytes: &'f [u8]) -> Result<Self> {
+        Self::parse_after(bytes, |_| 0)
+    }
+
+    /// As [`Self::parse`]. `known` is shown the JSON, and says how many of its first bytes are a start that was read before,
+    /// or 0.
+    #[inline(always)]
+    pub(super) fn parse_after(bytes: &'f [u8], known: impl FnOnce(&[u8]) -> usize) -> Result<Self> {
         if !bytes.starts_with(frame::MAGIC) || bytes.get(2).is_some_and(|version| *version != frame::VERSION) {
             return Err(not_sealed("bytes that are no frame of version 3"));
         }
@@ -188,28 +282,24 @@ impl<'f> Sealed<'f> {
             }
             Err(other) => return Err(other),
         };
-        let (json, header) = (&bytes[at.clone()], &bytes[..at.end]);
-        if !json.starts_with(CODEC_IS) {
-            return Err(not_sealed("a frame of another codec"));
-        }
-        let Some((sealed, length)) = Self::parse_header(header, json) else {
+        let (header, payload) = bytes.split_at(at.end);
+        let json = &header[at.start..];
+        let start = match known(json) {
+            0 if !json.starts_with(CODEC_IS) => return Err(not_sealed("a frame of another codec")),
+            0 => start_of(json),
+            known => Some(known),
+        };
+        let Some((sealed, length)) = start.and_then(|start| Self::parse_rest(header, json, start)) else {
             return Err(refused(Refusal::ChangedHeader, "the header of a sealed frame", "another form"));
         };
-        sealed.with_payload(&bytes[at.end..], length)
+        sealed.with_payload(payload, length)
     }
 
-    /// The header's fields, and the payload's length that it states.
-    fn parse_header(header: &'f [u8], json: &'f [u8]) -> Option<(Self, u64)> {
-        let mut scan = Scan::new(json);
-        scan.literal(START)?;
-        let key_id = scan.take(32)?;
-        scan.literal(SALT)?;
-        let salt = scan.take(32)?;
-        scan.literal(TENANT)?;
-        let tenant = std::str::from_utf8(scan.until(b'"')?).ok().filter(|tenant| is_tenant(tenant))?;
-        scan.literal(NAME)?;
-        let start = &json[..scan.at];
-        let name = scan.take(64)?;
+    /// What comes after the start, and the payload's length that it states.
+    #[inline(always)]
+    fn parse_rest(header: &'f [u8], json: &'f [u8], start: usize) -> Option<(Self, u64)> {
+        let mut scan = Scan { bytes: json, at: start };
+        let name = scan.take(2 * NAME_BYTES)?;
         scan.literal(LENGTH)?;
         let length = scan.number()?;
         let created = scan.optional(CREATED)?;
@@ -220,11 +310,27 @@ impl<'f> Sealed<'f> {
         if !aligned || !is_padding(scan.rest()) {
             return None;
         }
-        let times = Times { created, until };
+        let (start, times) = (&json[..start], Times { created, until });
         let (check, nonce, tag) = (&[0; CHECK], &[0; NONCE], &[0; TAG]);
-        Some((Self { header, start, key_id, salt, tenant, name, times, check, nonce, data: &[], tag }, length))
+        Some((Self { header, start, name, times, check, nonce, data: &[], tag }, length))
     }
 
+    /// Hexadecimal digits.
+    pub(super) fn key_id(&self) -> &'f [u8] {
+        &self.start[START.len()..][..KEY_ID]
+    }
+
+    /// Hexadecimal digits.
+    pub(super) fn salt(&self) -> &'f [u8] {
+        &self.start[BEFORE_SALT..][..SALT_DIGITS]
+    }
+
+    /// UTF-8.
+    pub(super) fn tenant(&self) -> &'f [u8] {
+        &self.start[BEFORE_SALT + SALT_DIGITS + TENANT.len()..self.start.len() - NAME.len()]
+    }
+
+    #[inline(always)]
     fn with_payload(self, payload: &'f [u8], length: u64) -> Result<Self> {
         let found = payload.len() as u64;
         if found < length {
@@ -245,6 +351,19 @@ impl<'f> Sealed<'f> {
     }
 }
 
+/// Bytes of JSON that stand before the name, if they have the form of those that sealing writes.
+fn start_of(json: &[u8]) -> Option<usize> {
+    let mut scan = Scan::new(json);
+    scan.literal(START)?;
+    scan.take(KEY_ID)?;
+    scan.literal(SALT)?;
+    scan.take(SALT_DIGITS)?;
+    scan.literal(TENANT)?;
+    std::str::from_utf8(scan.until(b'"')?).ok().filter(|tenant| is_tenant(tenant))?;
+    scan.literal(NAME)?;
+    Some(scan.at)
+}
+
 fn not_sealed(found: &'static str) -> Error {
     refused(Refusal::NotSealed, "a sealed frame", found)
 }
@@ -252,14 +371,18 @@ fn not_sealed(found: &'static str) -> Error {
 const CODEC_IS: &[u8] = b"{\"s\": \"sealed\"";
 const START: &[u8] = b"{\"s\": \"sealed\", \"v\": \"2.0\", \"m\": {\"aad\": 4, \"kid\": \"";
 pub(super) const SALT: &[u8] = b"\", \"salt\": \"";
+/// Digits of a key id.
+const KEY_ID: usize = 32;
+/// Digits of a salt.
+const SALT_DIGITS: usize = 32;
 /// Bytes of a header's JSON before the salt.
-pub(super) const BEFORE_SALT: usize = START.len() + 32 + SALT.len();
+pub(super) const BEFORE_SALT: usize = START.len() + KEY_ID + SALT.len();
 pub(super) const TENANT: &[u8] = b"\", \"tenant\": \"";
 pub(super) const NAME: &[u8] = b"\", \"name\": \"";
-const LENGTH: &[u8] = b"\", \"length\": ";
-pub(super) const CREATED: &[u8] = b", \"created\": ";
-pub(super) const UNTIL: &[u8] = b", \"until\": ";
-pub(super) const END: &[u8] = b"}}";
+const LENGTH: &[u8; 13] = b"\", \"length\": ";
+pub(super) const CREATED: &[u8; 13] = b", \"created\": ";
+pub(super) const UNTIL: &[u8; 11] = b", \"until\": ";
+pub(super) const END: &[u8; 2] = b"}}";
 
 /// Reads a header of one form.
 pub(super) struct Scan<'j> {
@@ -283,17 +406,20 @@ impl<'j> Scan<'j> {
         self.take(length)
     }
 
+    #[inline(always)]
     pub(super) fn take(&mut self, count: usize) -> Option<&'j [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
         Some(taken)
     }
 
+    #[inline(always)]
     pub(super) fn literal(&mut self, literal: &[u8]) -> Option<()> {
         (self.take(literal.len())? == literal).then_some(())
     }
 
     /// The number after `field`, if that is what comes next; `None` for a field without one.
+    #[inline(always)]
     pub(super) fn optional(&mut self, field: &[u8]) -> Option<Option<u64>> {
         if !self.bytes[self.at..].starts_with(field) {
             return Some(None);
@@ -303,32 +429,10 @@ impl<'j> Scan<'j> {
     }
 
     /// A number without leading zeros.
+    #[inline(always)]
     fn number(&mut self) -> Option<u64> {
-        /// So many digits cannot overflow.
-        const SAFE: usize = 19;
-        let rest = &self.bytes[self.at..];
-        let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (safe, more) = rest[..count].split_at(count.min(SAFE));
-        let mut number = 0_u64;
-        for digit in safe {
-            number = number.wrapping_mul(10).wrapping_add(u64::from(digit & 15));
-        }
-        for digit in more {
-            number = number.checked_mul(10)?.checked_add(u64::from(digit & 15))?;
-        }
-        self.at += count;
-        (count == 1 || count > 1 && rest[0] != b'0').then_some(number)
+        let (number, digits) = digits::number(self.rest())?;
+        self.at += digits;
+        Some(number)
     }
-}
-
-/// The hexadecimal digits of `bytes`, in lower case; `M` is twice `N`.
-pub(super) fn hex<const N: usize, const M: usize>(bytes: &[u8; N]) -> [u8; M] {
-    const { assert!(M == 2 * N) };
-    // Nothing overflows; with checks for it, this would not be vectorized.
-    let digit = |nibble: u8| nibble.wrapping_add(if nibble < 10 { b'0' } else { b'a' - 10 });
-    let mut digits = [0; M];
-    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [digit(byte >> 4), digit(byte & 15)];
-    }
-    digits
 }

@@ -1,7 +1,8 @@
 //! The keys of a process: which master key an entry is under, and what was derived from it so far.
 
 use super::aead::{Aead, Cipher};
-use super::header::{BEFORE_SALT, check_tenant, hex, write_start};
+use super::digits::hex;
+use super::header::{BEFORE_SALT, Sealed, Template, check_tenant};
 use super::keys::{KeyId, MasterKey, TenantKeys, decode_hex};
 use super::open::refused;
 use crate::error::{Error, Refusal, Result};
@@ -61,7 +62,7 @@ pub struct Statistics {
 /// Under these locks nothing is allocated or dropped.
 struct State {
     salt: Mutex<Salt>,
-    sealing: Mutex<Box<[Option<Arc<SealingKey>>]>>,
+    sealing: Mutex<SealingKeys>,
     tenants: Mutex<Box<[Option<Arc<Tenant>>]>>,
 }
 
@@ -73,11 +74,16 @@ struct Salt {
     last: Option<Arc<SealingKey>>,
 }
 
+struct SealingKeys {
+    places: Box<[Option<Arc<SealingKey>>]>,
+    /// The place of the one that was found last.
+    last: usize,
+}
+
 /// The key of a master key, a salt and a tenant.
 pub(super) struct SealingKey {
-    /// What the headers of its entries start with, which names all three.
-    pub(super) start: Box<[u8]>,
-    tenant: Box<str>,
+    pub(super) template: Template,
+    pub(super) tenant: Box<str>,
     master: usize,
     pub(super) cipher: Cipher,
     pub(super) check: [u8; 16],
@@ -93,7 +99,7 @@ impl State {
     fn new() -> Self {
         Self {
             salt: Mutex::new(Salt { bytes: [0; 16], left: 0, last: None }),
-            sealing: Mutex::new((0..SEALING_KEYS).map(|_| None).collect()),
+            sealing: Mutex::new(SealingKeys { places: (0..SEALING_KEYS).map(|_| None).collect(), last: 0 }),
             tenants: Mutex::new((0..TENANTS).map(|_| None).collect()),
         }
     }
@@ -186,22 +192,34 @@ impl Keyring {
     }
 
     /// Counts one entry more under this process's salt; returns its key.
+    #[inline]
     pub(super) fn begin_entry(&self, tenant: &str) -> Result<Arc<SealingKey>> {
-        let (salt, last) = self.next_salt()?;
-        let key = match last {
-            Some(last) if *last.tenant == *tenant => last,
-            last => {
-                // Not under the lock, nor the one that it replaces.
-                drop(last);
-                check_tenant(tenant)?;
-                let mut start = Vec::with_capacity(256);
-                write_start(&mut start, self.masters[0].id.as_bytes(), &hex(&salt), tenant);
-                let key = self.sealing_key(0, tenant, &salt, &start)?;
-                drop(self.remember(&salt, &key));
-                key
+        let mut salt = lock(&self.state.get(State::new).salt);
+        match &salt.last {
+            Some(last) if *last.tenant == *tenant && salt.left > 0 => {
+                let last = last.clone();
+                salt.left -= 1;
+                self.count_sealed_locked();
+                Ok(last)
             }
+            _ => {
+                drop(salt);
+                self.begin_other_entry(tenant)
+            }
+        }
+    }
+
+    /// As [`Self::begin_entry`], under another tenant's key than the last one, or another salt.
+    fn begin_other_entry(&self, tenant: &str) -> Result<Arc<SealingKey>> {
+        check_tenant(tenant)?;
+        let salt = self.next_salt()?;
+        let template = Template::new(self.masters[0].id.as_bytes(), &hex::<16, 32>(&salt), tenant);
+        let key = match self.find_sealing_key(template.start()) {
+            Some(found) => found,
+            None => self.make_sealing_key(0, tenant, &salt, template)?,
         };
-        self.count_sealed();
+        // Not dropped under the lock.
+        drop(self.remember(&salt, &key));
         Ok(key)
     }
 
@@ -211,18 +229,21 @@ impl Keyring {
         if current.bytes == *salt { current.last.replace(key.clone()) } else { None }
     }
 
-    /// The key under which an entry was sealed whose header starts with `start`, and which names these digits.
-    pub(super) fn key_of(&self, start: &[u8], key_id: &[u8], salt: &[u8], tenant: &str) -> Result<Arc<SealingKey>> {
-        if let Some(found) = self.find_sealing_key(start) {
+    /// The key under which an entry was sealed.
+    pub(super) fn key_of(&self, sealed: &Sealed<'_>) -> Result<Arc<SealingKey>> {
+        if let Some(found) = self.find_sealing_key(sealed.start) {
             return Ok(found);
         }
-        let master = self.master_of(key_id)?;
-        let mut decoded = [0; 16];
+        let master = self.master_of(sealed.key_id())?;
+        let mut salt = [0; 16];
         // Digits in capitals are not those that were written.
-        if !decode_hex(salt, &mut decoded) || salt.iter().any(u8::is_ascii_uppercase) {
+        if !decode_hex(sealed.salt(), &mut salt) || sealed.salt().iter().any(u8::is_ascii_uppercase) {
             return Err(refused(Refusal::ChangedHeader, "32 hexadecimal digits as salt", "others"));
         }
-        self.sealing_key(master, tenant, &decoded, start)
+        // It was found to be UTF-8.
+        let tenant = String::from_utf8_lossy(sealed.tenant());
+        let template = Template::new(sealed.key_id(), sealed.salt(), &tenant);
+        self.make_sealing_key(master, &tenant, &salt, template)
     }
 
     /// The name that the entry of `key` has if it is under the master key of this id.
@@ -239,8 +260,15 @@ impl Keyring {
         self.masters[master].opened.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts what is sealed under a key of its own.
     pub(super) fn count_sealed(&self) {
-        self.sealed.fetch_add(1, Ordering::Relaxed);
+        let _salt = lock(&self.state.get(State::new).salt);
+        self.count_sealed_locked();
+    }
+
+    /// A plain addition: all of a process's are made under the lock of its salt.
+    fn count_sealed_locked(&self) {
+        self.sealed.store(self.sealed.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// The id of the current master key, in hexadecimal digits.
@@ -279,8 +307,8 @@ impl Keyring {
         })
     }
 
-    /// This process's salt, and the last key under it.
-    fn next_salt(&self) -> Result<([u8; 16], Option<Arc<SealingKey>>)> {
+    /// This process's salt, for one entry more.
+    fn next_salt(&self) -> Result<[u8; 16]> {
         let mut salt = lock(&self.state.get(State::new).salt);
         let mut outdated = None;
         if salt.left == 0 {
@@ -288,31 +316,50 @@ impl Keyring {
             outdated = salt.last.take();
         }
         salt.left -= 1;
-        let next = (salt.bytes, salt.last.clone());
+        self.count_sealed_locked();
+        let next = salt.bytes;
         drop(salt);
         drop(outdated);
         Ok(next)
     }
 
-    fn sealing_key(&self, master: usize, tenant: &str, salt: &[u8; 16], start: &[u8]) -> Result<Arc<SealingKey>> {
-        if let Some(found) = self.find_sealing_key(start) {
-            return Ok(found);
-        }
+    fn make_sealing_key(
+        &self,
+        master: usize,
+        tenant: &str,
+        salt: &[u8; 16],
+        template: Template,
+    ) -> Result<Arc<SealingKey>> {
         let keys = self.tenant(master, tenant)?;
         let (cipher, check) = keys.keys.sealing(salt, |key, check| (Cipher::new(key), check));
         // It fails where there is no memory for the expanded key.
         let cipher = cipher.map_err(|_| Error::Memory { bytes: 1024 })?;
-        let made = Arc::new(SealingKey { start: start.into(), tenant: tenant.into(), master, cipher, check });
-        let at = place_of_start(start);
-        let replaced = lock(&self.state.get(State::new).sealing)[at].replace(made.clone());
+        let at = place_of_start(template.start());
+        let made = Arc::new(SealingKey { template, tenant: tenant.into(), master, cipher, check });
+        let replaced = {
+            let mut keys = lock(&self.state.get(State::new).sealing);
+            keys.last = at;
+            keys.places[at].replace(made.clone())
+        };
         drop(replaced);
         Ok(made)
     }
 
     fn find_sealing_key(&self, start: &[u8]) -> Option<Arc<SealingKey>> {
         let at = place_of_start(start);
+        let mut keys = lock(&self.state.get(State::new).sealing);
+        let found = keys.places[at].as_ref().filter(|key| *key.template.start() == *start).cloned();
+        if found.is_some() {
+            keys.last = at;
+        }
+        found
+    }
+
+    /// The sealing key that was found last, if `json` starts as the headers of its entries do.
+    #[inline]
+    pub(super) fn last_sealing_key(&self, json: &[u8]) -> Option<Arc<SealingKey>> {
         let keys = lock(&self.state.get(State::new).sealing);
-        keys[at].as_ref().filter(|key| *key.start == *start).cloned()
+        keys.places[keys.last].as_ref().filter(|key| json.starts_with(key.template.start())).cloned()
     }
 
     fn tenant(&self, master: usize, tenant: &str) -> Result<Arc<Tenant>> {
@@ -361,7 +408,7 @@ mod tests {
     }
 
     fn salt_of(keyring: &Keyring) -> [u8; 16] {
-        keyring.next_salt().expect("random").0
+        keyring.next_salt().expect("random")
     }
 
     #[test]

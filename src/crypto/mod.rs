@@ -21,6 +21,7 @@
 
 mod aead;
 pub mod cachekit;
+mod digits;
 mod header;
 mod keyring;
 mod keys;

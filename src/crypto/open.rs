@@ -2,11 +2,14 @@
 
 use super::Keyring;
 use super::aead::Aead;
-use super::header::{Associated, Sealed, Times, hex};
-use crate::buffer::{AlignedBuf, FrameBuf, Origin};
+use super::digits::is_hex_of;
+use super::header::{Sealed, Times};
+use super::keyring::SealingKey;
+use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::error::{Error, Refusal, Result, Text};
 use crate::frame::{self, Header};
 use crate::key::Name;
+use std::sync::Arc;
 
 pub(super) fn refused(reason: Refusal, expected: impl Into<Text>, found: impl Into<String>) -> Error {
     Error::Refused { reason, expected: expected.into(), found: found.into() }
@@ -43,8 +46,9 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Memory`].
+    #[inline(always)]
     pub fn open(&self, tenant: &str, name: &Name, sealed: &[u8]) -> Result<FrameBuf> {
-        let opened = Sealed::parse(sealed).and_then(|parts| self.open_parts(tenant, name, &parts));
+        let opened = self.open_named(tenant, name, sealed);
         opened.inspect_err(|error| self.count_refused(error))
     }
 
@@ -65,10 +69,18 @@ impl Keyring {
         Sealed::parse(sealed).map(|parts| parts.times)
     }
 
+    #[inline(always)]
+    fn open_named(&self, tenant: &str, name: &Name, sealed: &[u8]) -> Result<FrameBuf> {
+        let (key, parts) = self.parse(sealed)?;
+        let key = key.map_or_else(|| self.key_of(&parts), Ok)?;
+        self.open_parts(tenant, name, &key, &parts)
+    }
+
     fn open_by_key(&self, tenant: &str, key: &str, sealed: &[u8]) -> Result<Opened> {
-        let parts = Sealed::parse(sealed)?;
-        let name = self.name_under(parts.key_id, tenant, key)?;
-        let frame = self.open_parts(tenant, &name, &parts)?;
+        let (sealing_key, parts) = self.parse(sealed)?;
+        let name = self.name_under(parts.key_id(), tenant, key)?;
+        let sealing_key = sealing_key.map_or_else(|| self.key_of(&parts), Ok)?;
+        let frame = self.open_parts(tenant, &name, &sealing_key, &parts)?;
         let json = frame::locate_header(&frame)?;
         let header = Header::parse(&frame[json.clone()])?;
         if header.key.as_deref() != Some(key) {
@@ -77,32 +89,46 @@ impl Keyring {
         Ok(Opened { frame, header, payload: json.end, times: parts.times })
     }
 
-    fn open_parts(&self, tenant: &str, name: &Name, parts: &Sealed<'_>) -> Result<FrameBuf> {
-        let key = self.key_of(parts.start, parts.key_id, parts.salt, parts.tenant)?;
-        if parts.tenant != tenant {
-            return Err(refused(
-                Refusal::WrongEntry,
-                format!("an entry of tenant {tenant:?}"),
-                format!("{:?}", parts.tenant),
-            ));
+    /// The parts of a sealed frame, and its key, if that is the one that was used last.
+    #[inline(always)]
+    fn parse<'f>(&self, sealed: &'f [u8]) -> Result<(Option<Arc<SealingKey>>, Sealed<'f>)> {
+        let mut key = None;
+        let parts = Sealed::parse_after(sealed, |json| {
+            key = self.last_sealing_key(json);
+            key.as_ref().map_or(0, |key| key.template.start().len())
+        })?;
+        Ok((key, parts))
+    }
+
+    #[inline(always)]
+    fn open_parts(&self, tenant: &str, name: &Name, key: &SealingKey, parts: &Sealed<'_>) -> Result<FrameBuf> {
+        if *key.tenant != *tenant {
+            let (expected, found) = (format!("an entry of tenant {tenant:?}"), format!("{:?}", key.tenant));
+            return Err(refused(Refusal::WrongEntry, expected, found));
         }
         if *parts.check != key.check {
             return Err(refused(Refusal::WrongKey, "the key that key id, tenant and salt name", "another one"));
         }
-        if *parts.name != hex::<32, 64>(name.as_bytes()) {
+        if !is_hex_of(parts.name, name.as_bytes()) {
             return Err(refused(Refusal::WrongEntry, "the name that was asked for", "an entry of another name"));
         }
-        let associated = Associated::new(tenant, name, |out| {
-            out.extend_from_slice(parts.header);
-            Ok(())
-        })?;
-        let mut plain = AlignedBuf::stale_plaintext(parts.data.len())?;
-        let opened = key.cipher.open(*parts.nonce, associated.bytes(), parts.data, parts.tag, plain.as_mut_slice());
-        if opened.is_err() {
-            let expected = "header and payload as they were sealed";
-            return Err(refused(Refusal::Changed, expected, "a tag that is not theirs"));
-        }
-        self.count_opened(&key);
-        Ok(FrameBuf::from_aligned(plain, Origin::Trusted).copied())
+        let associated = key.template.associated(name, parts.header);
+        let length = parts.data.len();
+        // SAFETY: opening writes all bytes of `room`, or fails.
+        #[allow(unsafe_code)]
+        let plain = unsafe {
+            FrameBuf::filled(length, true, |room| {
+                let room = std::slice::from_raw_parts_mut(room.as_ptr(), length);
+                match key.cipher.open(*parts.nonce, associated.bytes(), parts.data, parts.tag, room) {
+                    Ok(()) => Ok(0..length),
+                    Err(_) => {
+                        let expected = "header and payload as they were sealed";
+                        Err(refused(Refusal::Changed, expected, "a tag that is not theirs"))
+                    }
+                }
+            })?
+        };
+        self.count_opened(key);
+        Ok(plain.copied())
     }
 }

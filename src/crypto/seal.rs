@@ -2,15 +2,13 @@
 
 use super::Keyring;
 use super::aead::{Aead, NONCE, TAG};
-use super::header::{Associated, BEFORE, OVERHEAD, Times, check_tenant, room_for, write_rest};
-use super::keyring::SealingKey;
+use super::header::{BEFORE, Times, check_tenant, lead, room_for};
 use crate::buffer::{ALIGN, AlignedBuf, FrameBuf, Origin};
 use crate::compress::Compression;
 use crate::error::{Error, Result};
-use crate::frame::{Draft, Header, MAX_VALUE, Packed, Payload, pack_in, prefix_into};
+use crate::frame::{Draft, Header, MAX_VALUE, Packed, Payload, pack_in};
 use crate::key::Name;
 use crate::random;
-use std::sync::Arc;
 
 /// The most bytes that are sealed at once, which AES-GCM limits: 2^36 - 32. Larger values go through streams.
 pub const MAX_PLAINTEXT: usize = (1 << 36) - 32;
@@ -34,49 +32,34 @@ impl Default for Packing {
     }
 }
 
-/// An entry about to be sealed.
-struct Entry {
-    key: Arc<SealingKey>,
-    nonce: [u8; NONCE],
-    associated: Associated,
-}
-
-impl Entry {
-    /// What stands before the ciphertext, written to `room`, which has as many bytes.
-    fn write_before(&self, room: &mut [u8]) {
-        let (header, rest) = room.split_at_mut(self.associated.header().len());
-        header.copy_from_slice(self.associated.header());
-        let (check, nonce) = rest.split_at_mut(BEFORE - NONCE);
-        check.copy_from_slice(&self.key.check);
-        nonce.copy_from_slice(&self.nonce);
-    }
-}
-
 impl Keyring {
     /// A sealed copy of `inner`, a whole frame, for the entry that the tenant has under `name`. Its bytes are read once.
     ///
     /// # Errors
     /// [`Error::TooLarge`] for more than [`MAX_PLAINTEXT`] bytes, [`Error::Argument`] for a tenant that cannot stand in a
     /// header, [`Error::Memory`], [`Error::Io`] where the system gives no random bytes.
+    #[inline(always)]
     pub fn seal(&self, tenant: &str, name: &Name, inner: &[u8], times: Times) -> Result<FrameBuf> {
-        let entry = self.entry(tenant, name, inner.len(), times, (ALIGN, BEFORE))?;
-        let (start, associated) = (entry.associated.header().len() + BEFORE, entry.associated.bytes());
-        let length = start + inner.len() + TAG;
-        let mut buffer = AlignedBuf::default();
-        // SAFETY: all bytes of `room` are written, or it fails.
+        check_size(inner.len())?;
+        let key = self.begin_entry(tenant)?;
+        let nonce = random::bytes::<NONCE>()?;
+        let start = lead(tenant);
+        let before = start + room_for(tenant);
+        let size = before.saturating_add(inner.len() + TAG);
+        // SAFETY: all bytes up to the end of the tag are written, or it fails.
         #[allow(unsafe_code)]
         unsafe {
-            buffer.extend_with(length, |room| {
-                let room = std::slice::from_raw_parts_mut(room.as_ptr(), length);
-                let (before, rest) = room.split_at_mut(start);
+            FrameBuf::filled(size, false, |room| {
+                let room = std::slice::from_raw_parts_mut(room.as_ptr(), size);
+                let (before, associated) = key.template.write(&mut room[..before], name, inner.len(), times, ALIGN);
+                let (before, rest) = room.split_at_mut(before);
                 let (data, tag) = rest.split_at_mut(inner.len());
-                entry.write_before(before);
-                let made = entry.key.cipher.seal_to(entry.nonce, associated, inner, data).map_err(too_long(inner))?;
-                tag.copy_from_slice(&made);
-                Ok::<(), Error>(())
-            })?;
+                put_key_and_nonce(before, &key.check, &nonce);
+                let made = key.cipher.seal_to(nonce, &before[associated], inner, data).map_err(too_long(inner))?;
+                tag[..TAG].copy_from_slice(&made);
+                Ok(start..before.len() + inner.len() + TAG)
+            })
         }
-        Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
     }
 
     /// Starts a frame that [`Self::seal_draft`] will seal where it stands, in memory for plaintext.
@@ -90,7 +73,7 @@ impl Keyring {
     fn draft_for(&self, tenant: &str, header: Header, payload: usize) -> Result<Draft> {
         const INNER_HEADER: usize = 1024;
         check_tenant(tenant)?;
-        let room = room_for(tenant);
+        let room = lead(tenant) + room_for(tenant);
         let mut buffer = AlignedBuf::plaintext(payload.saturating_add(room + INNER_HEADER + TAG))?;
         buffer.extend_zeroed(room)?;
         Draft::after(buffer, header)
@@ -101,22 +84,26 @@ impl Keyring {
     /// # Errors
     /// As [`Self::seal`], and [`Error::Argument`] for a draft of another tenant.
     pub fn seal_draft(&self, tenant: &str, name: &Name, draft: Draft, times: Times) -> Result<FrameBuf> {
-        let room = room_for(tenant);
+        let start = lead(tenant);
+        let room = start + room_for(tenant);
         if draft.start() != room {
             let found = format!("one with {} bytes before it", draft.start());
             return Err(Error::Argument { argument: "draft", expected: "a draft of this tenant".into(), found });
         }
         let mut buffer = draft.complete()?;
         let length = buffer.len() - room;
-        // The header fills the room that was left for it.
-        let entry = self.entry(tenant, name, length, times, (room - BEFORE, 0))?;
+        check_size(length)?;
+        let key = self.begin_entry(tenant)?;
+        let nonce = random::bytes::<NONCE>()?;
         buffer.reserve(TAG)?;
         let (before, inner) = buffer.as_mut_slice().split_at_mut(room);
-        let tag = entry.key.cipher.seal(entry.nonce, entry.associated.bytes(), inner).map_err(too_long(inner))?;
-        entry.write_before(before);
+        // The header fills the room that was left for it.
+        let (_, associated) = key.template.write(before, name, length, times, room - start);
+        put_key_and_nonce(before, &key.check, &nonce);
+        let tag = key.cipher.seal(nonce, &before[associated], inner).map_err(too_long(inner))?;
         buffer.extend_from_slice(&tag)?;
         buffer.set_sealed();
-        Ok(FrameBuf::from_aligned(buffer, Origin::Trusted))
+        Ok(FrameBuf::from_aligned_at(buffer, start, Origin::Trusted))
     }
 
     /// Seals the entry of `key`: a frame of `header`, with the key in it, and `payload`, which is copied once. Returns its
@@ -188,28 +175,13 @@ impl Keyring {
         payload.write_to(&mut draft.buffer)?;
         self.seal_draft(tenant, name, draft, times)
     }
+}
 
-    /// Key, nonce and header of an entry with `length` bytes of plaintext; alignment and offset are those of
-    /// [`prefix`](crate::frame::prefix).
-    fn entry(
-        &self,
-        tenant: &str,
-        name: &Name,
-        length: usize,
-        times: Times,
-        (align, offset): (usize, usize),
-    ) -> Result<Entry> {
-        check_size(length)?;
-        let key = self.begin_entry(tenant)?;
-        let associated = Associated::new(tenant, name, |out| {
-            prefix_into(out, align, offset, |out| {
-                out.extend_from_slice(&key.start);
-                write_rest(out, name, length + OVERHEAD, times);
-                Ok(())
-            })
-        })?;
-        Ok(Entry { key, nonce: random::bytes()?, associated })
-    }
+/// Puts what stands between header and ciphertext at the end of what stands before the latter.
+fn put_key_and_nonce(before: &mut [u8], check: &[u8; BEFORE - NONCE], nonce: &[u8; NONCE]) {
+    let start = before.len() - BEFORE;
+    before[start..start + BEFORE - NONCE].copy_from_slice(check);
+    before[start + BEFORE - NONCE..].copy_from_slice(nonce);
 }
 
 fn check_size(bytes: usize) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use super::Keyring;
 use super::aead::{Aead, Cipher, NONCE, TAG};
-use super::header::{Associated, CREATED, END, NAME, SALT, Scan, TENANT, Times, UNTIL, check_tenant, hex, is_tenant};
+use super::digits::hex;
+use super::header::{Associated, CREATED, END, NAME, SALT, Scan, TENANT, Times, UNTIL, check_tenant, is_tenant};
 use super::keys::decode_hex;
 use super::open::refused;
 use crate::buffer::ALIGN;
@@ -125,11 +126,10 @@ impl Keyring {
                 ];
                 parts.iter().for_each(|(before, value)| out.extend([*before, *value].concat()));
                 out.extend_from_slice(QUOTE);
-                let mut digits = itoa::Buffer::new();
-                for (field, time) in [(CREATED, times.created), (UNTIL, times.until)] {
+                for (field, time) in [(&CREATED[..], times.created), (UNTIL, times.until)] {
                     if let Some(time) = time {
                         out.extend_from_slice(field);
-                        out.extend_from_slice(digits.format(time).as_bytes());
+                        out.extend_from_slice(time.to_string().as_bytes());
                     }
                 }
                 out.extend_from_slice(END);

@@ -5,15 +5,14 @@ use super::error::guard;
 use super::frame::Frame;
 use super::input::Input;
 use super::{json, metadata, msgpack};
-use crate::buffer::{AlignedBuf, FrameBuf};
+use crate::buffer::FrameBuf;
 use crate::codec::ARROW;
 use crate::codec::json::JSON;
 use crate::codec::msgpack::MSGPACK;
 use crate::compress::Compression;
 use crate::crypto::{self, Keyring as Ring, MasterKey as Key, Packing, Times, cachekit};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::frame::{Header, MAX_VALUE};
-use crate::key::Name;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -22,7 +21,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 
 /// Bytes from which sealing and opening are worth releasing the GIL for.
-const DETACH_ABOVE: usize = 16 * 1024;
+pub(super) const DETACH_ABOVE: usize = 16 * 1024;
 
 /// A moment in milliseconds, from 0.
 #[derive(Clone, Copy)]
@@ -44,7 +43,11 @@ fn times(created: Option<Moment>, until: Option<Moment>) -> Times {
     Times { created: created.map(|moment| moment.0), until: until.map(|moment| moment.0) }
 }
 
-fn detached<T: Send>(py: Python<'_>, bytes: usize, work: impl FnOnce() -> PyResult<T> + Send) -> PyResult<T> {
+pub(super) fn detached<T: Send>(
+    py: Python<'_>,
+    bytes: usize,
+    work: impl FnOnce() -> PyResult<T> + Send,
+) -> PyResult<T> {
     if bytes > DETACH_ABOVE { py.detach(|| guard(work)) } else { guard(work) }
 }
 
@@ -155,8 +158,18 @@ impl Keyring {
         Ok(Self { ring, tenant })
     }
 
+    #[inline]
     pub(super) fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// Who all entries belong to; `None` where that is asked for each time.
+    #[inline]
+    pub(super) fn fixed_tenant(&self) -> Option<&str> {
+        match &self.tenant {
+            Tenant::Fixed(tenant) => Some(tenant),
+            Tenant::Asked(_) => None,
+        }
     }
 
     pub(super) fn tenant(&self, py: Python<'_>) -> PyResult<Cow<'_, str>> {
@@ -182,6 +195,8 @@ fn asked(tenant: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
 
 #[pymethods]
 impl Keyring {
+    // `seal` and `open` are in `sealing`.
+
     #[new]
     #[pyo3(signature = (master, previous=None, tenant=None))]
     fn new(
@@ -234,42 +249,6 @@ impl Keyring {
     fn tag_names<'py>(&self, py: Python<'py>, tag: &str) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         let names = self.ring.tag_names(&self.tenant(py)?, tag)?;
         Ok(names.iter().map(|name| PyBytes::new(py, name.as_bytes())).collect())
-    }
-
-    /// A sealed frame of `frame`'s bytes, for the entry under `name`. They are read once.
-    ///
-    /// Times are in milliseconds since 1970, and every tier sees them. Bytes that may change (anything but `bytes`, a
-    /// `Frame` and views of these) are copied first.
-    #[pyo3(signature = (frame, name, *, created=None, until=None))]
-    fn seal(
-        &self,
-        py: Python<'_>,
-        frame: &Bound<'_, PyAny>,
-        name: &Bound<'_, PyBytes>,
-        created: Option<Moment>,
-        until: Option<Moment>,
-    ) -> PyResult<Frame> {
-        let (name, tenant) = (name_of(name)?, self.tenant(py)?);
-        let input = Input::from(frame)?;
-        let copy;
-        let bytes = match input.fixed(frame) {
-            Some(bytes) => bytes,
-            None => {
-                copy = plaintext_of(&input)?;
-                copy.as_slice()
-            }
-        };
-        let times = times(created, until);
-        detached(py, bytes.len(), || Ok(self.ring.seal(&tenant, &name, bytes, times)?.into()))
-    }
-
-    /// The frame inside `sealed`, if that is the entry under `name`, as it was sealed. It stands in aligned memory of its
-    /// own, which is wiped when the last view of it goes.
-    ///
-    /// Raises `EntryRefused`, whose `reason` says why.
-    fn open(&self, py: Python<'_>, sealed: &Bound<'_, PyAny>, name: &Bound<'_, PyBytes>) -> PyResult<Frame> {
-        let (name, tenant) = (name_of(name)?, self.tenant(py)?);
-        with_sealed(py, sealed, |bytes| Ok(self.ring.open(&tenant, &name, bytes)?.into()))
     }
 
     /// Encodes `value` into a frame, as `Store.put_many` does, and seals it in place for `key`. Returns the entry's name and
@@ -369,27 +348,8 @@ impl Keyring {
     }
 }
 
-fn name_of(name: &Bound<'_, PyBytes>) -> Result<Name> {
-    let bytes = name.as_bytes();
-    let bytes: Result<[u8; 32], _> = bytes.try_into();
-    bytes.map(Name::from).map_err(|_| Error::Argument {
-        argument: "name",
-        expected: "32 bytes, as `names` gives them".into(),
-        found: format!("{} bytes", name.as_bytes().len()),
-    })
-}
-
-/// A copy that is wiped when it goes.
-fn plaintext_of(input: &Input<'_, '_>) -> Result<AlignedBuf> {
-    let mut buffer = AlignedBuf::plaintext(input.len())?;
-    if let Input::Foreign(exported) = input {
-        exported.append_to(&mut buffer, 0, input.len())?;
-    }
-    Ok(buffer)
-}
-
 /// Passes the bytes of `sealed` to `open`: those themselves where they cannot change, else a copy.
-fn with_sealed<T: Send>(
+pub(super) fn with_sealed<T: Send>(
     py: Python<'_>,
     sealed: &Bound<'_, PyAny>,
     open: impl FnOnce(&[u8]) -> PyResult<T> + Send,

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use std::any::Any;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
 
 /// The exception classes, made when the module is first imported.
 struct Classes {
@@ -139,6 +140,22 @@ pub(crate) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
 pub(crate) fn guard<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     // What a panic interrupts is dropped with the call's own values; frames are immutable.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(internal(&*panic)))
+}
+
+/// As [`guard`], for what CPython calls: a new reference, or null with the exception set.
+#[inline(always)]
+pub(crate) fn returned(py: Python<'_>, work: impl FnOnce() -> PyResult<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    // Only the pointer leaves the closure.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        work().unwrap_or_else(|error| {
+            error.restore(py);
+            null_mut()
+        })
+    }));
+    result.unwrap_or_else(|panic| {
+        internal(&*panic).restore(py);
+        null_mut()
+    })
 }
 
 /// Whether `error` is an `EncodeError`.

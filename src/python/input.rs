@@ -28,6 +28,15 @@ pub(super) enum Input<'a, 'py> {
     Foreign(Exported),
 }
 
+/// The bytes of an object that cannot change and is read in place: exact `bytes`, or a frame.
+#[inline]
+pub(super) fn in_place<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
+    if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+        return Some(bytes.as_bytes());
+    }
+    object.cast_exact::<Frame>().ok().map(|frame| &**frame.get().buf())
+}
+
 impl<'a, 'py> Input<'a, 'py> {
     /// # Errors
     /// `TypeError` for what exports no buffer, `BufferError` for one that is not contiguous.

@@ -81,6 +81,39 @@ def test_a_refusal_has_a_reason() -> None:
     assert issubclass(EntryRefused, ValueError)
 
 
+def test_arguments_are_read_as_those_of_any_method() -> None:
+    keyring, plain = Keyring(MASTER), b"plain"
+    (name,) = keyring.names("k")
+    sealed = keyring.seal(name=name, frame=plain, until=2**63, created=0)
+    assert bytes(keyring.open(name=name, sealed=sealed)) == plain
+    assert bytes(keyring.open(sealed, **{"".join(["na", "me"]): name})) == plain
+    assert b'"created": 0, "until": 9223372036854775808}}' in bytes(sealed)
+    for moment in [1, 2**30 - 1, 2**30, 2**60 - 1, 2**60, 2**64 - 1, True]:
+        assert f'"until": {int(moment)}}}}}'.encode() in bytes(keyring.seal(plain, name, until=moment))
+    seal: Any = keyring.seal
+    wrong: Any = object()
+    for arguments, keywords in [
+        ((), {}),
+        ((plain,), {}),
+        ((plain, name, 1), {}),
+        ((plain, name), {"name": name}),
+        ((plain, name), {"other": 1}),
+        ((plain,), {"created": 1}),
+        ((plain, "name"), {}),
+        ((plain, name), {"until": "1"}),
+        ((1, name), {}),
+    ]:
+        with pytest.raises(TypeError):
+            seal(*arguments, **keywords)
+    for moment in [-1, 2**64]:
+        with pytest.raises(OverflowError):
+            keyring.seal(plain, name, until=moment)
+    with pytest.raises(framecache.InvalidArgument):
+        keyring.seal(plain, name[:31])
+    with pytest.raises(TypeError):
+        Keyring.seal(wrong, plain, name)
+
+
 @pytest.mark.parametrize(
     ("codec", "value"),
     [("raw", b"bytes" * 1000), ("msgpack", {"a": [1, 2, {3}]}), ("msgpack", list(range(100_000)))],
