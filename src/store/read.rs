@@ -104,8 +104,9 @@ impl Store {
         let Some((index, snapshot)) = self.snapshot_at_hand()? else {
             return keys.iter().try_for_each(|_| found(AtHand::Elsewhere));
         };
-        for key in keys {
-            found(self.see(&snapshot, index, &self.asked(key, now)?, &inline)?.at_hand(index))?;
+        for (key, name) in keys.iter().zip(self.namespace.names_of(keys)?) {
+            let asked = Asked { key, name: *name.as_bytes(), now, stale: false };
+            found(self.see(&snapshot, index, &asked, &inline)?.at_hand(index))?;
         }
         Ok(())
     }
@@ -214,11 +215,11 @@ impl Store {
         if row.key != asked.key.as_bytes() || row.namespace != self.namespace.as_str().as_bytes() {
             return Ok(Some(Miss::OtherKey));
         }
-        let last = if asked.stale { row.entry.until } else { row.entry.deadline.min(row.entry.until) };
+        let last = if asked.stale { row.until() } else { row.deadline().min(row.until()) };
         if last < asked.now {
             return Ok(Some(Miss::Expired));
         }
-        if row.entry.namespace_stamp != namespace_stamp {
+        if row.namespace_stamp() != namespace_stamp {
             return Ok(Some(Miss::Invalidated));
         }
         for tag in row.tags() {
@@ -276,13 +277,13 @@ impl Store {
 pub struct Inline<'r> {
     /// All of it.
     pub frame: &'r [u8],
-    entry: &'r Entry,
+    row: &'r Row<'r>,
 }
 
 impl Inline<'_> {
     /// Whether [`Store::put`] wrote the header, so that its fields stand in the order of [`Header::to_json`].
     pub fn has_own_header(&self) -> bool {
-        self.entry.own_header
+        self.row.own_header()
     }
 
     /// A copy of it.
@@ -290,7 +291,7 @@ impl Inline<'_> {
     /// # Errors
     /// [`Error::Memory`].
     pub fn to_hit(self) -> Result<Hit> {
-        Ok(Hit::new(FrameBuf::copy_of(self.frame, Origin::Trusted)?, self.entry))
+        Ok(Hit::new(FrameBuf::copy_of(self.frame, Origin::Trusted)?, &self.row.entry()))
     }
 }
 
@@ -335,9 +336,9 @@ impl<T> Seen<T> {
         for tag in row.tags() {
             index.marks.touch(&tag_name(&tag.tag));
         }
-        match row.entry.blob {
-            Some(id) => Seen::Blob(row.entry, id),
-            None => Seen::Inline(inline(Inline { frame: row.inline, entry: &row.entry })),
+        match row.blob() {
+            Some(id) => Seen::Blob(row.entry(), id),
+            None => Seen::Inline(inline(Inline { frame: row.inline, row })),
         }
     }
 
