@@ -200,6 +200,17 @@ impl<'e> Reading<'e> {
         }
     }
 
+    /// As [`Self::get`] for several keys, in less time than one after the other.
+    #[inline]
+    pub(super) fn get_each<const N: usize>(&self, keys: [&[u8]; N]) -> Result<[Option<&[u8]>; N]> {
+        let found = self.tree.as_ref().map_or([None; N], |tree| tree.find_each(keys));
+        let mut rows = [None; N];
+        for ((row, found), key) in rows.iter_mut().zip(found).zip(keys) {
+            *row = found.map_or_else(|| self.get_by_lmdb(key), Ok)?;
+        }
+        Ok(rows)
+    }
+
     fn get_by_lmdb(&self, key: &[u8]) -> Result<Option<&[u8]>> {
         let found = self.view.get(key)?;
         if let Some(row) = found

@@ -4,6 +4,7 @@
 //! LMDB says what the snapshot is and keeps its pages as they are; here they are only read, as version 1 of its file format
 //! has them. Whatever is not as expected is left to LMDB.
 
+use std::hint::select_unpredictable;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,31 +112,46 @@ struct Node<'t> {
     rest: &'t [u8],
 }
 
-/// One step from the root to a row.
+/// How far it is from the root to a row.
+#[derive(Clone, Copy)]
 enum Step<'t> {
     Down(Page<'t>),
     Found(Option<&'t [u8]>),
+    /// LMDB has to be asked.
+    Unknown,
 }
 
 impl<'t> Tree<'t> {
     /// The row of `key`; `None` where LMDB has to be asked.
     #[inline]
     pub(super) fn find(&self, key: &[u8]) -> Option<Option<&'t [u8]>> {
-        let key = Key::of(key);
-        let Some(mut page) = self.top()? else { return Some(None) };
+        let [found] = self.find_each([key]);
+        found
+    }
+
+    /// As [`Self::find`] for several keys, which go down from the root together.
+    #[inline]
+    pub(super) fn find_each<const N: usize>(&self, keys: [&[u8]; N]) -> [Option<Option<&'t [u8]>>; N] {
+        let (keys, mut steps) = (keys.map(Key::of), [self.top(); N]);
         for _ in 0..DEEPEST {
-            match self.step(page, &key)? {
-                Step::Down(below) => page = below,
-                Step::Found(row) => return Some(row),
+            let mut ended = true;
+            for (step, key) in steps.iter_mut().zip(&keys) {
+                if let Step::Down(page) = *step {
+                    *step = self.step(page, key).unwrap_or(Step::Unknown);
+                    ended = false;
+                }
+            }
+            if ended {
+                break;
             }
         }
-        None
+        steps.map(|step| if let Step::Found(row) = step { Some(row) } else { None })
     }
 
     /// The page at the root, if there are any.
     #[inline]
-    fn top(&self) -> Option<Option<Page<'t>>> {
-        if self.root == NO_PAGE { Some(None) } else { self.page(self.root).map(Some) }
+    fn top(&self) -> Step<'t> {
+        if self.root == NO_PAGE { Step::Found(None) } else { self.page(self.root).map_or(Step::Unknown, Step::Down) }
     }
 
     #[inline]
@@ -156,24 +172,19 @@ impl<'t> Tree<'t> {
 
     #[inline]
     fn step(&self, page: Page<'t>, key: &Key<'_>) -> Option<Step<'t>> {
-        let (kind, nodes) = (page.kind(), page.nodes()?);
-        // The first key of a branch is left out: it is before all others.
-        let first = match kind {
-            BRANCH => 1,
-            LEAF => 0,
-            _ => return None,
-        };
-        let at_most = first + nodes.get(first..)?.partition_point(|node| page.is_at_most(*node, key));
-        let Some(node) = at_most.checked_sub(1).and_then(|last| nodes.get(last)) else {
-            return Some(Step::Found(None));
-        };
-        let node = page.node(*node)?;
+        let kind = page.kind();
+        if kind != BRANCH && kind != LEAF {
+            return None;
+        }
+        let Some(node) = page.last_at_most(key)? else { return Some(Step::Found(None)) };
+        let node = page.node(node)?;
         if kind == BRANCH {
             return self.page(node.child()).map(Step::Down);
         }
-        let Some(value) = node.rest.strip_prefix(key.bytes).filter(|_| node.key_length() == key.bytes.len()) else {
+        if node.key()? != key.bytes {
             return Some(Step::Found(None));
-        };
+        }
+        let value = &node.rest[key.bytes.len()..];
         let row = match node.short(4) {
             0 => value.get(..node.size())?,
             BIG => self.big(u64::from_le_bytes(*value.first_chunk()?), node.size())?,
@@ -218,22 +229,48 @@ impl<'t> Page<'t> {
         Some(Node { header: *header, rest })
     }
 
-    /// Whether a node's key is `key` or before it.
+    /// The last node whose key is not after `key`; the first one is not looked at, as that of a branch has no key.
     #[inline]
-    fn is_at_most(self, place: [u8; 2], key: &Key<'_>) -> bool {
-        let at = usize::from(u16::from_le_bytes(place));
-        if at <= PAGE - 2 * NODE_HEADER {
-            let [.., low, high, a, b, c, d, e, f, g, h]: [u8; 2 * NODE_HEADER] = *self.0[at..].first_chunk().unwrap_or(&[0; 16]);
-            let head = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-            if u16::from_le_bytes([low, high]) >= 8 && head != key.head {
-                return head < key.head;
-            }
+    fn last_at_most(self, key: &Key<'_>) -> Option<Option<[u8; 2]>> {
+        let nodes = self.nodes()?;
+        let (mut last, mut left) = (0, nodes.len());
+        while left > 1 {
+            let half = left / 2;
+            // Half of these are mispredicted where they are branches.
+            let before = self.head(*nodes.get(last + half)?) <= key.head;
+            last = select_unpredictable(before, last + half, last);
+            left -= half;
         }
-        self.node(place).is_some_and(|node| node.rest.get(..node.key_length()).is_some_and(|own| own <= key.bytes))
+        // Keys that begin with the same eight bytes.
+        while last > 0 && self.head(nodes[last]) == key.head && self.node(nodes[last])?.key()? > key.bytes {
+            last -= 1;
+        }
+        Some(nodes.get(last).copied())
+    }
+
+    /// The [head](head_of) of a node's key.
+    #[inline]
+    fn head(self, place: [u8; 2]) -> u64 {
+        let at = usize::from(u16::from_le_bytes(place));
+        if let Some([.., low, high, a, b, c, d, e, f, g, h]) = self.0[at.min(PAGE)..].first_chunk::<{ NODE_HEADER + 8 }>()
+            && u16::from_le_bytes([*low, *high]) >= 8
+        {
+            return u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+        }
+        self.short_head(place)
+    }
+
+    #[cold]
+    fn short_head(self, place: [u8; 2]) -> u64 {
+        self.node(place).and_then(|node| node.key()).map_or(0, head_of)
     }
 }
 
-impl Node<'_> {
+impl<'t> Node<'t> {
+    fn key(&self) -> Option<&'t [u8]> {
+        self.rest.get(..self.key_length())
+    }
+
     fn short(&self, at: usize) -> u16 {
         u16::from_le_bytes([self.header[at], self.header[at + 1]])
     }
