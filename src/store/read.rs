@@ -3,7 +3,7 @@
 use super::blobs::Found;
 use super::epochs;
 use super::index::{Index, Opened};
-use super::lmdb::{Fault, Reading, View};
+use super::lmdb::{Fault, Reading, View, fetch};
 use super::row::{BlobId, Entry, NEVER, Row, RowKey, number_of, tag_name};
 use super::store::Store;
 use crate::buffer::{FrameBuf, Origin};
@@ -55,16 +55,6 @@ pub enum Miss {
 const AHEAD: usize = 16;
 /// How many are looked for together.
 const ABREAST: usize = 4;
-
-/// PROBE
-#[allow(unsafe_code)]
-#[inline]
-fn fetch(row: &[u8]) {
-    static N: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("FETCH").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
-    for line in row.chunks(64).take(*N) {
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) };
-    }
-}
 
 impl Store {
     /// Looks `key` up; `now` is in milliseconds since 1970-01-01 UTC. Counts as a read of the entry.

@@ -8,6 +8,7 @@ mod environment;
 mod tree;
 
 pub(super) use environment::{Environment, Flags};
+pub(super) use tree::fetch;
 
 use environment::{Entered, FREE, UNNAMED};
 use lmdb_master_sys as lmdb;
@@ -194,19 +195,19 @@ impl<'e> Reading<'e> {
     /// As [`View::get`].
     #[inline]
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<&[u8]>> {
-        match self.tree.as_ref().and_then(|tree| tree.find(key)) {
-            Some(found) => Ok(found),
-            None => self.get_by_lmdb(key),
-        }
+        let [row] = self.get_each([key])?;
+        Ok(row)
     }
 
     /// As [`Self::get`] for several keys, in less time than one after the other.
     #[inline]
     pub(super) fn get_each<const N: usize>(&self, keys: [&[u8]; N]) -> Result<[Option<&[u8]>; N]> {
-        let found = self.tree.as_ref().map_or([None; N], |tree| tree.find_each(keys));
+        if let Some(rows) = self.tree.as_ref().and_then(|tree| tree.find(keys)) {
+            return Ok(rows);
+        }
         let mut rows = [None; N];
-        for ((row, found), key) in rows.iter_mut().zip(found).zip(keys) {
-            *row = found.map_or_else(|| self.get_by_lmdb(key), Ok)?;
+        for (row, key) in rows.iter_mut().zip(keys) {
+            *row = self.get_by_lmdb(key)?;
         }
         Ok(rows)
     }
