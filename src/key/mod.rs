@@ -99,14 +99,7 @@ impl Namespace {
         } else {
             (Some(start(NAMESPACED)), Mode::derive_key(NAMESPACED), prefix)
         };
-        Ok(Self {
-            text: text.to_owned(),
-            keys,
-            mode,
-            prefix,
-            hash: half(tags.finalize()),
-            tags,
-        })
+        Ok(Self { text: text.to_owned(), keys, mode, prefix, hash: half(tags.finalize()), tags })
     }
 
     /// The namespace itself.

@@ -68,7 +68,12 @@ impl Store {
         let (index, asked) = (self.index()?, self.asked(key, now)?);
         let mut gone = None;
         loop {
-            let seen = self.see(&self.snapshot(index)?, index, &asked, |inline| inline.to_hit())?;
+            let snapshot = self.snapshot(index)?;
+            let seen = match self.find(&snapshot, index, &asked)? {
+                Ok(row) => Seen::of(index, &asked, &row, |inline| inline.to_hit()),
+                Err(miss) => Seen::Miss(miss),
+            };
+            drop(snapshot);
             let (entry, id) = match seen {
                 Seen::Inline(hit) => return Ok(Lookup::Hit(hit?)),
                 Seen::Miss(Miss::Damaged) => return self.damaged(index, &asked.name, None),
@@ -92,7 +97,8 @@ impl Store {
     /// Those of [`Self::get`].
     pub fn get_at_hand<T>(&self, key: &str, now: u64, inline: impl FnOnce(Inline<'_>) -> T) -> Result<AtHand<T>> {
         let Some((index, snapshot)) = self.snapshot_at_hand()? else { return Ok(AtHand::Elsewhere) };
-        Ok(self.see(&snapshot, index, &self.asked(key, now)?, inline)?.at_hand(index))
+        let asked = self.asked(key, now)?;
+        Ok(AtHand::of(index, &asked, self.find(&snapshot, index, &asked)?, inline))
     }
 
     /// Looks several keys up in one snapshot, as [`Self::get_at_hand`] looks one up; what is found of each is given to
@@ -114,11 +120,7 @@ impl Store {
         for (keys, names) in keys.chunks(AHEAD).zip(names.chunks(AHEAD)) {
             for ((key, name), row) in keys.iter().zip(names).zip(snapshot.rows_of(index, names)?) {
                 let asked = Asked { key, name: *name.as_bytes(), now, stale: false };
-                let seen = match self.served(&snapshot, index, &asked, row)? {
-                    Ok(row) => Seen::of(index, &asked, &row, &inline),
-                    Err(miss) => Seen::Miss(miss),
-                };
-                found(seen.at_hand(index))?;
+                found(AtHand::of(index, &asked, self.served(&snapshot, index, &asked, row)?, &inline))?;
             }
         }
         Ok(())
@@ -178,19 +180,6 @@ impl Store {
         Ok(Snapshot { reading, namespace_stamp: stamp })
     }
 
-    fn see<T>(
-        &self,
-        snapshot: &Snapshot<'_>,
-        index: &Opened,
-        asked: &Asked<'_>,
-        inline: impl FnOnce(Inline<'_>) -> T,
-    ) -> Result<Seen<T>> {
-        Ok(match self.find(snapshot, index, asked)? {
-            Ok(row) => Seen::of(index, asked, &row, inline),
-            Err(miss) => Seen::Miss(miss),
-        })
-    }
-
     /// The row of an entry that can be served.
     pub(super) fn find<'s>(
         &self,
@@ -236,7 +225,8 @@ impl Store {
     ) -> Result<Option<Miss>, Fault> {
         let namespace = self.namespace.as_str().as_bytes();
         // No bytes at no address are slow to compare: that faults within the processor.
-        let in_namespace = row.namespace.len() == namespace.len() && (namespace.is_empty() || row.namespace == namespace);
+        let in_namespace =
+            row.namespace.len() == namespace.len() && (namespace.is_empty() || row.namespace == namespace);
         if row.key != asked.key.as_bytes() || !in_namespace {
             return Ok(Some(Miss::OtherKey));
         }
@@ -383,10 +373,7 @@ pub(super) enum Seen<T> {
 impl<T> Seen<T> {
     /// Counts the read of an entry that is served.
     pub(super) fn of(index: &Opened, asked: &Asked<'_>, row: &Row<'_>, inline: impl FnOnce(Inline<'_>) -> T) -> Self {
-        index.marks.touch(&asked.name);
-        for tag in row.tags() {
-            index.marks.touch(&tag_name(&tag.tag));
-        }
+        row.count_read(index, asked);
         match row.blob() {
             Some(id) => Seen::Blob(row.entry(), id),
             None => Seen::Inline(inline(Inline { frame: row.inline, row })),
@@ -396,12 +383,49 @@ impl<T> Seen<T> {
     pub(super) fn at_hand(self, index: &Opened) -> AtHand<T> {
         match self {
             Seen::Inline(made) => AtHand::Inline(made),
-            Seen::Miss(Miss::Damaged) => AtHand::Elsewhere,
-            Seen::Miss(miss) => AtHand::Found(Lookup::Miss(miss)),
-            Seen::Blob(entry, id) => match index.blobs.mapped_frame(&id) {
-                Some(frame) => AtHand::Found(Lookup::Hit(Hit::new(frame, &entry))),
-                None => AtHand::Elsewhere,
-            },
+            Seen::Miss(miss) => AtHand::missed(miss),
+            Seen::Blob(entry, id) => AtHand::mapped(index, &id, &entry),
+        }
+    }
+}
+
+impl<T> AtHand<T> {
+    /// Counts the read of an entry that is served.
+    #[inline]
+    fn of(
+        index: &Opened,
+        asked: &Asked<'_>,
+        found: std::result::Result<Row<'_>, Miss>,
+        inline: impl FnOnce(Inline<'_>) -> T,
+    ) -> Self {
+        let row = match found {
+            Ok(row) => row,
+            Err(miss) => return Self::missed(miss),
+        };
+        row.count_read(index, asked);
+        match row.blob() {
+            Some(id) => Self::mapped(index, &id, &row.entry()),
+            None => Self::Inline(inline(Inline { frame: row.inline, row: &row })),
+        }
+    }
+
+    fn missed(miss: Miss) -> Self {
+        if miss == Miss::Damaged { Self::Elsewhere } else { Self::Found(Lookup::Miss(miss)) }
+    }
+
+    fn mapped(index: &Opened, id: &BlobId, entry: &Entry) -> Self {
+        match index.blobs.mapped_frame(id) {
+            Some(frame) => Self::Found(Lookup::Hit(Hit::new(frame, entry))),
+            None => Self::Elsewhere,
+        }
+    }
+}
+
+impl Row<'_> {
+    fn count_read(&self, index: &Opened, asked: &Asked<'_>) {
+        index.marks.touch(&asked.name);
+        for tag in self.tags() {
+            index.marks.touch(&tag_name(&tag.tag));
         }
     }
 }

@@ -135,7 +135,8 @@ impl Environment {
     /// Opens `path`, a file, and `path` with `-lock` beside it, creating them.
     pub(in super::super) fn open(path: CString, map_size: usize, max_readers: u32, flags: Flags) -> Result<Self> {
         let opening = Opening { path, map_size, max_readers, flags };
-        let state = State { env: Some(opening.open()?), map: None, idle: Vec::with_capacity(IDLE), open: 0, closing: false };
+        let state =
+            State { env: Some(opening.open()?), map: None, idle: Vec::with_capacity(IDLE), open: 0, closing: false };
         Ok(Self { opening, state: Mutex::new(state), ended: Condvar::new() })
     }
 

@@ -167,7 +167,9 @@ impl<'t> Tree<'t> {
             return None;
         }
         // SAFETY: as above.
-        Some(unsafe { std::slice::from_raw_parts(self.map.0.as_ptr().add(number as usize).cast::<u8>().add(PAGE_HEADER), size) })
+        Some(unsafe {
+            std::slice::from_raw_parts(self.map.0.as_ptr().add(number as usize).cast::<u8>().add(PAGE_HEADER), size)
+        })
     }
 
     /// What follows a node's key, if that is `key`.
