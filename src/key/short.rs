@@ -124,11 +124,8 @@ mod avx2 {
         let message: [[__m256i; 8]; 2] = [half(0), half(1)];
         let all = |word: u32| _mm256_set1_epi32(word as i32);
         let mut state = [_mm256_setzero_si256(); 16];
-        for word in 0..8 {
-            state[word] = all(mode.words[word]);
-        }
-        for word in 0..4 {
-            state[8 + word] = all(IV[word]);
+        for (place, word) in state.iter_mut().zip(mode.words.iter().chain(&IV[..4])) {
+            *place = all(*word);
         }
         // Words 12 and 13 count chunks before this one: none.
         // SAFETY: as large as a vector.
