@@ -202,8 +202,13 @@ fn last_at_most<'t, const N: usize>(pages: &[Page<'t>; N], keys: &[Key<'_>; N]) 
             let half = search.left / 2;
             let middle = search.last + half;
             let before = page.head(*search.nodes.get(middle)?) <= key.head;
-            // As a branch, half of these would be mispredicted.
-            search.last = select_unpredictable(before, middle, search.last);
+            if N > 1 {
+                // As a branch, half of these would be mispredicted.
+                search.last = select_unpredictable(before, middle, search.last);
+            } else if before {
+                // Alone, what is guessed right is read ahead.
+                search.last = middle;
+            }
             search.left -= half;
         }
     }
