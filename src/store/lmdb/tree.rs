@@ -1,5 +1,5 @@
-//! Lookups in the pages of a snapshot: what `mdb_get` does in a quarter of its instructions, and for several keys side by
-//! side, so that one waits for memory while another goes on.
+//! Lookups in the pages of a snapshot: what `mdb_get` does in half of its instructions, and for several keys side by side,
+//! so that one waits for memory while another goes on.
 //!
 //! LMDB says what the snapshot is and keeps its pages as they are; here they are only read, as version 1 of its file format
 //! has them. Whatever is not as expected is left to LMDB.
@@ -67,7 +67,8 @@ impl Map {
         }
         // Mappings are aligned to 4096 bytes at least. This is the page that the row, or its first part, is in.
         let page = row.as_ptr().map_addr(|address| address & !(PAGE - 1));
-        // SAFETY: it begins with its number, which says how far it is from the start of the mapping.
+        // SAFETY: it begins with its number, which says how far it is from the start of the mapping. LMDB relies on the
+        // numbers in its pages too.
         let base = page.wrapping_sub(unsafe { page.cast::<u64>().read() }.wrapping_mul(PAGE as u64) as usize);
         let map = Self(NonNull::new(base.cast_mut().cast())?);
         let is_known = map.word(0, Meta::Magic) == MAGIC && map.word(0, Meta::PageSize) as u32 == PAGE as u32;
