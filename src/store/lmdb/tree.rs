@@ -30,10 +30,10 @@ const DEEPEST: usize = 32;
 #[inline]
 pub(in super::super) fn fetch(row: &[u8]) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64).take(16) {
+    for line in 0..row.len().min(1024).div_ceil(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(64 * line).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;
