@@ -82,14 +82,26 @@ impl Kinds {
         Ok(self.find_rest(py, &frame[header.clone()]).map(|(described, _)| (described, header.end)))
     }
 
+    /// Of which kind the value in `frame` is, if that is known, and where the payload starts.
+    pub(super) fn kind_of(&self, frame: &[u8]) -> Option<(Kind, usize)> {
+        let header = locate_header(frame).ok()?;
+        self.known(&frame[header.clone()], |described| described.kind).map(|(kind, _)| (kind, header.end))
+    }
+
     /// What a header says whose kind is known, and what of it follows the part that its kind has in common.
     pub(super) fn find_rest<'j>(&self, py: Python<'_>, json: &'j [u8]) -> Option<(Described, &'j [u8])> {
+        self.known(json, |described| described.clone_ref(py))
+    }
+
+    /// What `take` makes of the kind that a header begins like, and the rest of that.
+    fn known<'j, T>(&self, json: &'j [u8], take: impl FnOnce(&Described) -> T) -> Option<(T, &'j [u8])> {
         // Held with the GIL, for no longer than a comparison.
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.kinds.iter().flatten().find_map(|(head, described)| {
+        let (described, rest) = known.kinds.iter().flatten().find_map(|(head, described)| {
             let rest = json.strip_prefix(&**head).filter(|rest| rest.starts_with(KEY))?;
-            Some((described.clone_ref(py), rest))
-        })
+            Some((described, rest))
+        })?;
+        Some((take(described), rest))
     }
 
     /// Remembers what `header`, which the store wrote into `frame`, was found to say.

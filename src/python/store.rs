@@ -157,8 +157,9 @@ impl Store {
         }
         let stored = self.detached(py, |store| {
             let ready = sources.into_iter().map(|(key, new, source)| Ok((key, new, source.into_payload()?)));
-            let ready = ready.collect::<Result<Vec<_>>>()?;
-            let mut news: Vec<_> = ready.iter().map(|(key, new, payload)| (*key, new.clone(), &**payload)).collect();
+            let mut ready = ready.collect::<Result<Vec<_>>>()?;
+            let mut news: Vec<_> =
+                ready.iter_mut().map(|(key, new, payload)| (*key, std::mem::take(new), &**payload)).collect();
             store.put_many(&mut news, created)
         })?;
         Ok(stored.into_iter().map(name_of).collect())

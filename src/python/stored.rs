@@ -16,7 +16,7 @@ pub(super) enum Short<'py> {
     /// The value.
     Bytes(Bound<'py, PyBytes>),
     /// A copy of the frame.
-    Frame(Result<Hit>),
+    Frame(Box<Result<Hit>>),
 }
 
 /// What Python gets.
@@ -40,12 +40,11 @@ impl Store {
     pub(super) fn inline<'py>(&self, py: Python<'py>, inline: Inline<'_>, in_place: bool) -> Short<'py> {
         if !in_place
             && inline.has_own_header()
-            && let Ok(Some((described, start))) = self.kinds.find(py, inline.frame)
-            && described.kind == Kind::Bytes
+            && let Some((Kind::Bytes, start)) = self.kinds.kind_of(inline.frame)
         {
             return Short::Bytes(PyBytes::new(py, inline.frame.get(start..).unwrap_or_default()));
         }
-        Short::Frame(inline.to_hit())
+        Short::Frame(Box::new(inline.to_hit()))
     }
 
     /// Shows what was found; a file is opened without the GIL.
@@ -104,7 +103,7 @@ impl Store {
     ) -> PyResult<Result<Hit, Shown<'py>>> {
         let found = match found {
             AtHand::Inline(Short::Bytes(bytes)) => return Ok(Err(Shown::Value(bytes.into_any()))),
-            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit(hit?),
+            AtHand::Inline(Short::Frame(hit)) => Lookup::Hit((*hit)?),
             AtHand::Found(found) => found,
             AtHand::Elsewhere => self.detached(py, |store| store.get(key, now))?,
         };

@@ -109,7 +109,7 @@ impl<'i> Change<'i> {
 
     /// The entry under `name`; none where its row is damaged.
     pub(super) fn entry(&self, name: &[u8; 32]) -> Result<Option<Entry>, Stop> {
-        Ok(self.txn.get(&RowKey::entry(name))?.and_then(Row::parse).map(|row| row.entry))
+        Ok(self.txn.get(&RowKey::entry(name))?.and_then(Row::parse).map(|row| row.entry()))
     }
 
     /// Whether all of these guards hold; nobody else changes anything until this is committed.
@@ -400,6 +400,6 @@ impl<'i> Change<'i> {
 
 /// What evicting an entry frees, about.
 fn size_of_row(row: &[u8]) -> u64 {
-    let blob = Row::parse(row).and_then(|row| row.entry.blob.map(|_| row.entry.size));
+    let blob = Row::parse(row).and_then(|row| row.blob().map(|_| row.size()));
     row.len() as u64 + OVERHEAD + blob.unwrap_or(0)
 }

@@ -131,12 +131,12 @@ impl Store {
             };
             // The guards of tags, too, must be older than the snapshot that says that they are valid; which they are, only
             // the entry says. It is another one in every turn of this loop but two, so that somebody else gets on.
-            if row.has_tags() && guarded != Some(row.entry.fence) {
-                guarded = Some(row.entry.fence);
+            if row.has_tags() && guarded != Some(row.fence()) {
+                guarded = Some(row.fence());
                 tags = row.tags().map(|tag| epochs::of_tag(&tag.tag)).collect();
                 continue;
             }
-            let terms = Terms::of(&row.entry, guards);
+            let terms = Terms::of(&row.entry(), guards);
             return Ok(Some((Seen::of(index, asked, &row, inline), Some(terms))));
         }
     }

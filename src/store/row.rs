@@ -62,7 +62,7 @@ const OWN_HEADER: u8 = 2;
 /// An entry's row, taken apart.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'r> {
-    pub(super) entry: Entry,
+    fixed: &'r [u8; FIXED],
     tags: &'r [u8],
     pub(super) namespace: &'r [u8],
     pub(super) key: &'r [u8],
@@ -74,30 +74,78 @@ impl<'r> Row<'r> {
     /// `None` for bytes that are no row or were changed since they were written.
     #[inline]
     pub(super) fn parse(bytes: &'r [u8]) -> Option<Self> {
-        let (checksum, rest) = bytes.split_first_chunk::<8>()?;
-        if bytes.len() < FIXED || bytes[8] != VERSION || xxh3_64(rest) != u64::from_le_bytes(*checksum) {
+        let (fixed, rest) = bytes.split_first_chunk::<FIXED>()?;
+        let row = Self { fixed, tags: &[], namespace: &[], key: &[], inline: &[] };
+        if fixed[8] != VERSION || xxh3_64(&bytes[8..]) != row.number(0) {
             return None;
         }
-        let number = |at: usize| bytes[at..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk));
-        let short = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        let short = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
         let (tags, namespace) = (short(10) * TAG, short(12));
-        let key = u32::from_le_bytes([bytes[96], bytes[97], bytes[98], bytes[99]]) as usize;
-        let (tags, rest) = bytes[FIXED..].split_at_checked(tags)?;
+        let key = u32::from_le_bytes([fixed[96], fixed[97], fixed[98], fixed[99]]) as usize;
+        let (tags, rest) = rest.split_at_checked(tags)?;
         let (namespace, rest) = rest.split_at_checked(namespace)?;
         let (key, inline) = rest.split_at_checked(key)?;
-        let entry = Entry {
-            created: number(16),
-            deadline: number(24),
-            until: number(32),
-            size: number(40),
-            fence: number(48),
-            namespace_stamp: number(56),
-            blob: (bytes[9] & IN_BLOB != 0).then(|| bytes[64..].first_chunk().copied()).flatten(),
-            checksum: number(80),
-            checked: number(88),
-            own_header: bytes[9] & OWN_HEADER != 0,
-        };
-        Some(Self { entry, tags, namespace, key, inline })
+        Some(Self { tags, namespace, key, inline, ..row })
+    }
+
+    #[inline]
+    fn number(&self, at: usize) -> u64 {
+        self.fixed[at..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))
+    }
+
+    #[inline]
+    pub(super) fn created(&self) -> u64 {
+        self.number(16)
+    }
+
+    #[inline]
+    pub(super) fn deadline(&self) -> u64 {
+        self.number(24)
+    }
+
+    #[inline]
+    pub(super) fn until(&self) -> u64 {
+        self.number(32)
+    }
+
+    #[inline]
+    pub(super) fn size(&self) -> u64 {
+        self.number(40)
+    }
+
+    #[inline]
+    pub(super) fn fence(&self) -> u64 {
+        self.number(48)
+    }
+
+    #[inline]
+    pub(super) fn namespace_stamp(&self) -> u64 {
+        self.number(56)
+    }
+
+    #[inline]
+    pub(super) fn blob(&self) -> Option<BlobId> {
+        (self.fixed[9] & IN_BLOB != 0).then(|| self.fixed[64..].first_chunk().copied()).flatten()
+    }
+
+    #[inline]
+    pub(super) fn own_header(&self) -> bool {
+        self.fixed[9] & OWN_HEADER != 0
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        Entry {
+            created: self.created(),
+            deadline: self.deadline(),
+            until: self.until(),
+            size: self.size(),
+            fence: self.fence(),
+            namespace_stamp: self.namespace_stamp(),
+            blob: self.blob(),
+            checksum: self.number(80),
+            checked: self.number(88),
+            own_header: self.own_header(),
+        }
     }
 
     pub(super) fn has_tags(&self) -> bool {
@@ -357,7 +405,7 @@ mod tests {
             let bytes =
                 written(NewRow { entry: entry(blob), tags: &tags, namespace: &namespace, key: &key, inline: &inline });
             let row = Row::parse(&bytes).expect("a row");
-            prop_assert_eq!(row.entry, entry(blob));
+            prop_assert_eq!(row.entry(), entry(blob));
             prop_assert_eq!(row.tags().collect::<Vec<_>>(), tags);
             prop_assert_eq!((row.namespace, row.key, row.inline), (&namespace[..], &key[..], &inline[..]));
         }

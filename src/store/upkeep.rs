@@ -77,11 +77,11 @@ impl Store {
             if self.reason_against(change.index, &row, &change.txn, &asked)?.is_some() {
                 return Ok(false);
             }
-            let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.entry.until), ..row.entry };
+            let entry = Entry { deadline: deadline.unwrap_or(NEVER).min(row.until()), ..row.entry() };
             let tags: Vec<_> = row.tags().collect();
             let moved = NewRow { entry, tags: &tags, namespace: row.namespace, key: row.key, inline: row.inline };
             change.outdates(epochs::of_name(name));
-            change.move_end(name, row.entry.end(), moved.entry.end())?;
+            change.move_end(name, row.entry().end(), moved.entry.end())?;
             change.txn.put_with(&RowKey::entry(name), moved.length(), |room| moved.write(room))?;
             Ok(true)
         })
@@ -114,7 +114,7 @@ impl Store {
                 match Row::parse(bytes) {
                     Some(row) if row.key == asked.key.as_bytes() => {
                         count += u64::from(self.reason_against(change.index, &row, &change.txn, asked)?.is_none());
-                        let entry = row.entry;
+                        let entry = row.entry();
                         change.remove(name, &entry)?;
                     }
                     Some(_) => {}
@@ -325,7 +325,7 @@ impl Store {
         let entry = {
             let reading = index.read()?;
             let Some(bytes) = reading.get(&RowKey::entry(name)).map_err(failed)? else { return Ok(true) };
-            Row::parse(bytes).map(|row| row.entry)
+            Row::parse(bytes).map(|row| row.entry())
         };
         let whole = match entry.and_then(|entry| Some((entry, entry.blob?))) {
             Some((entry, id)) => matches!(index.blobs.open(&id, &entry)?, Found::Frame(_)),

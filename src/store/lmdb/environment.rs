@@ -1,7 +1,9 @@
 //! An index file that is open in this process, and opened anew where LMDB cannot go on.
 
+use super::tree::Map;
 use super::{Fault, Reading, Result, View, Writing, bytes_of, check};
 use lmdb_master_sys as lmdb;
+use std::cell::Cell;
 use std::ffi::{CString, c_int, c_uint};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +48,8 @@ pub(in super::super) struct Environment {
 struct State {
     /// `None` where opening it again failed.
     env: Option<NonNull<lmdb::MDB_env>>,
+    /// Where it is mapped, once a row was found.
+    map: Option<Map>,
     /// Read transactions that were reset; never more than [`IDLE`], so that keeping one allocates nothing.
     idle: Vec<NonNull<lmdb::MDB_txn>>,
     /// Transactions that are in use.
@@ -116,6 +120,7 @@ impl State {
     /// Ends the environment; no transaction is in use.
     fn close(&mut self) {
         let Some(env) = self.env.take() else { return };
+        self.map = None;
         // SAFETY: only idle transactions are left, and nobody can get at the environment any more.
         unsafe {
             for txn in self.idle.drain(..) {
@@ -130,7 +135,8 @@ impl Environment {
     /// Opens `path`, a file, and `path` with `-lock` beside it, creating them.
     pub(in super::super) fn open(path: CString, map_size: usize, max_readers: u32, flags: Flags) -> Result<Self> {
         let opening = Opening { path, map_size, max_readers, flags };
-        let state = State { env: Some(opening.open()?), idle: Vec::with_capacity(IDLE), open: 0, closing: false };
+        let state =
+            State { env: Some(opening.open()?), map: None, idle: Vec::with_capacity(IDLE), open: 0, closing: false };
         Ok(Self { opening, state: Mutex::new(state), ended: Condvar::new() })
     }
 
@@ -143,9 +149,9 @@ impl Environment {
         let mut state = self.state();
         let env = state.env.filter(|_| !state.closing).ok_or(Fault(lmdb::MDB_PANIC))?;
         state.open += 1;
-        let idle = state.idle.pop();
+        let (idle, map) = (state.idle.pop(), Cell::new(state.map));
         drop(state);
-        Ok(Entered { owner: self, env, idle })
+        Ok(Entered { owner: self, env, idle, map })
     }
 
     /// A snapshot to read from.
@@ -154,7 +160,7 @@ impl Environment {
         if let Some(txn) = env.idle.take() {
             // SAFETY: reset, and nobody else's since it was taken from the list.
             match check(unsafe { lmdb::mdb_txn_renew(txn.as_ptr()) }) {
-                Ok(()) => return Ok(Reading { view: View::new(txn), env }),
+                Ok(()) => return Ok(Reading::new(View::new(txn), env)),
                 // SAFETY: as above; it is not used again.
                 Err(_) => unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) },
             }
@@ -166,7 +172,7 @@ impl Environment {
             env.clear_dead_readers()?;
             env.begin(lmdb::MDB_RDONLY)
         })?;
-        Ok(Reading { view: View::new(txn), env })
+        Ok(Reading::new(View::new(txn), env))
     }
 
     /// The one transaction that writes. Waits for LMDB's own mutex, without a limit: the caller holds a lock that every
@@ -237,6 +243,8 @@ pub(super) struct Entered<'e> {
     env: NonNull<lmdb::MDB_env>,
     /// A reset transaction to be kept for the next reader.
     pub(super) idle: Option<NonNull<lmdb::MDB_txn>>,
+    /// Where it is mapped, if that is known.
+    pub(super) map: Cell<Option<Map>>,
 }
 
 impl Entered<'_> {
@@ -264,6 +272,7 @@ impl Drop for Entered<'_> {
             Some(txn) => unsafe { lmdb::mdb_txn_abort(txn.as_ptr()) },
             None => {}
         }
+        state.map = self.map.get().or(state.map);
         state.open -= 1;
         let last = state.closing && state.open == 0;
         drop(state);
