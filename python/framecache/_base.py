@@ -189,7 +189,7 @@ class Base:
         or a tag was invalidated, ``unencodable`` and ``too_large`` results of functions that could not be stored,
         ``stale`` values served after their time, ``error`` failures of the store.
         """
-        numbers = dict(self._shared.counts.numbers)
+        numbers = self._shared.counts.numbers()
         # Those that L1 answered at once, and those that took the long way through it.
         in_l1 = (0 if self._l1 is None else self._l1.stats()["hits"]) + numbers.pop("l1_hit", 0)
         in_store = numbers.pop("store_hit", 0)
@@ -214,7 +214,7 @@ class Base:
             "enabled": not self._disabled,
             "l1": None if self._l1 is None else self._l1.stats(),
             "store": "none" if not self._has_store else self._shared.breaker.state,
-            "errors": self._shared.counts.numbers.get("error", 0),
+            "errors": self._shared.counts.numbers().get("error", 0),
         }
 
     def usage(self) -> dict[str, int]:

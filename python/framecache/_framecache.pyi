@@ -621,6 +621,17 @@ class Clock:
         """Return the monotonic clock, in seconds."""
 
 @final
+class Counters:
+    """Numbers by name, for all threads."""
+
+    def __new__(cls) -> Counters: ...
+    def add(self, what: str, times: int = 1) -> None:
+        """Add `times` to the number of `what`."""
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers, by name."""
+
+@final
 class Entries:
     """The entries of one namespace in an engine beyond this machine: their names, heads and frames.
 

@@ -65,7 +65,7 @@ class Methods(Base):
             return run(self._read_ahead([key], views)).get(key, default)
         if isinstance(store, Store) and shared.breaker.is_sound:
             try:
-                value = looked = store.get(key, now_by(self._clock), views=views)
+                value = looked = store.get(key, now_by(self._clock), views)
                 if isinstance(looked, tuple):
                     payload, codec, described = looked
                     value = decode(payload, codec, described, views)

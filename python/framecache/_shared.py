@@ -8,6 +8,7 @@ from _thread import RLock
 from itertools import count
 
 from framecache._breaker import Breaker
+from framecache._framecache import Counters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,23 +22,22 @@ if TYPE_CHECKING:
 #: Seconds between two log lines about the same kind of failure.
 _LOG_EVERY: Final = 60.0
 
-#: Held while a counter, a hook or an entry in memory alone changes; never while anything is waited for.
+#: Held while a hook or an entry in memory alone changes; never while anything is waited for.
 mutex = RLock()
 
 
 class Counts:
     """What happened, by name; and what is logged about it, at most once a minute of each kind."""
 
-    __slots__ = ("_logged", "numbers")
+    __slots__ = ("_logged", "add", "numbers")
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}
+        counters = Counters()
+        #: Count something, once or several times.
+        self.add = counters.add
+        #: How often what happened.
+        self.numbers = counters.numbers
         self._logged: dict[str, float] = {}
-
-    def add(self, what: str, times: int = 1) -> None:
-        """Count it."""
-        with mutex:
-            self.numbers[what] = self.numbers.get(what, 0) + times
 
     def log(self, kind: str, message: str, *arguments: object) -> None:
         """Log a warning, if there was none of this kind within a minute."""

@@ -8,6 +8,7 @@ mod builder;
 mod bytestorage;
 mod call;
 mod clock;
+mod counters;
 mod crypto;
 mod described;
 pub(crate) mod error;
@@ -55,6 +56,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::StreamReader>()?;
     module.add_class::<stream::TableScan>()?;
     module.add_class::<clock::Clock>()?;
+    module.add_class::<counters::Counters>()?;
     module.add_class::<crate::call::tier::L1>()?;
     module.add_class::<l1::Missing>()?;
     module.add("MISSING", l1::missing(module.py())?)?;
