@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,15 @@ from framecache._acl import missing, rights
 from framecache._listener import PING_EVERY, SILENCE
 from framecache.redis import PublishingRedis, Redis
 from framecache.testing import Clock
+from hearing import Reads, in_l1, listens
 from redis_record import Layout
 from redis_server import begin, server  # noqa: F401  # a fixture
-from waiting import Thread, until
+from waiting import until
 
 
 @pytest.fixture(autouse=True)
 def with_l1(monkeypatch):
     monkeypatch.setenv("FRAMECACHE_L1", "16MiB")
-
-
-def listens(cache):
-    return cache.health()["engine"]["listener"] == "on"
 
 
 def listening(client):
@@ -47,11 +43,6 @@ def cache(server):
 def other(server):
     with Cache(server.url, l1=None) as opened:
         yield opened
-
-
-def in_l1(cache, key):
-    """Have L1 keep an entry; its own writes are told too, and may come after the first read."""
-    until(lambda: cache.get(key) is not None and cache.get_entry(key).tier == "l1")
 
 
 def test_hits_do_not_reach_the_server(cache, server):
@@ -416,25 +407,11 @@ def test_nothing_is_served_beyond_the_bound(server):
         cache.get("counter")
         until(lambda: listens(cache))
         writer = begin(WRITER, server.url, "3000")
-        histories = [[], []]
-        done = threading.Event()
-
-        def read(history):
-            while not done.is_set():
-                began = time.monotonic()
-                number = cache.get("counter", -1)
-                if history and history[-1][0] == number:
-                    history[-1] = (number, began)
-                else:
-                    history.append((number, began))
-
-        readers = [Thread(read, history) for history in histories]
+        readers = [Reads(cache, "counter") for _ in range(2)]
         written = [float(end) for end in writer.stdout.readline().split()]
         writer.communicate()
         until(lambda: cache.get("counter") == 2999)
-        done.set()
-        for reader in readers:
-            reader.join()
+        histories = [reader.end() for reader in readers]
         hits = cache.stats()["l1_hit"]
     late = [began - written[number + 1] for history in histories for number, began in history if number + 1 < 3000]
     assert len(late) > 10

@@ -17,6 +17,7 @@ from framecache._lease import LASTS, RENEWALS
 from framecache.crypto import Keyring
 from framecache.redis import Redis
 from framecache.testing import Clock
+from hearing import listens
 from redis_record import Layout
 from redis_server import begin, server  # noqa: F401  # a fixture
 from waiting import PATIENCE, Thread, Work, until
@@ -148,13 +149,13 @@ def no_looks(monkeypatch):
         monkeypatch.setattr(_sleepers, name, 10 * PATIENCE)
 
 
-def listens(cache):
+def is_told(cache):
     cache.get("nothing")
-    return cache.health()["engine"]["listener"] == "on"
+    return listens(cache)
 
 
 def test_threads_that_wait_are_woken_by_what_the_owner_stores(cache, server, no_looks):
-    until(lambda: listens(cache))
+    until(lambda: is_told(cache))
     with owner(server.url) as process:
         waiting = Thread(lambda: cache.get_or_set("key", lambda: "mine", lock=100 * PATIENCE))
         until(lambda: cache._tiers.store.link.sleepers._by_name)
@@ -181,7 +182,7 @@ def test_tasks_that_wait_are_woken_and_cost_no_thread(cache, server, no_looks):
         values = await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
         return names, values
 
-    until(lambda: listens(cache))
+    until(lambda: is_told(cache))
     backend = Redis(server.url)
     for key in keys:
         assert backend.lease(Layout("").lease(key), 7, 600_000)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from framecache import Cache
+from hearing import in_l1, is_in_l1, listens
 from proxy import Cut, Proxy
 from redis_server import server  # noqa: F401  # a fixture
 from waiting import until
@@ -45,20 +46,12 @@ def other(server):
         yield opened
 
 
-def listens(cache):
-    return cache.health()["engine"]["listener"] == "on"
-
-
-def in_l1(cache, other, key):
+def told_in_l1(cache, other, key):
     """Have L1 keep an entry, after everything that was written before was told."""
-
-    def is_kept(key):
-        return cache.get(key) is not None and cache.get_entry(key).tier == "l1"
-
     for mark in range(2):
         other.set("mark", mark)
-        until(lambda mark=mark: cache.get("mark") == mark and is_kept("mark"))
-    until(lambda: is_kept(key))
+        until(lambda mark=mark: cache.get("mark") == mark and is_in_l1(cache, "mark"))
+    in_l1(cache, key)
 
 
 def is_message(reply):
@@ -67,7 +60,7 @@ def is_message(reply):
 
 def test_a_silent_connection_is_given_up(cache, other, proxy):
     other.set("key", "older")
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     proxy.hold(lambda reply: reply.listens)
     other.set("key", "newer")
     written = time.monotonic()
@@ -79,7 +72,7 @@ def test_a_silent_connection_is_given_up(cache, other, proxy):
     assert not listens(cache)
     proxy.go_on()
     until(lambda: listens(cache))
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     other.set("key", "newest")
     until(lambda: cache.get("key") == "newest")
 
@@ -87,7 +80,7 @@ def test_a_silent_connection_is_given_up(cache, other, proxy):
 def test_messages_behind_an_answer_that_does_not_come(cache, other, proxy):
     """Only messages are held: the answers to pings before them arrive, those behind them do not."""
     other.set("key", "older")
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     proxy.hold(is_message)
     other.set("key", "newer")
     until(lambda: cache.get("key") == "newer")
@@ -103,12 +96,12 @@ def test_a_message_that_is_cut(cache, other, proxy, length):
         return reply.data
 
     other.set("key", "older")
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     proxy.change = change
     other.set("key", "newer")
     until(lambda: cache.get("key") == "newer")
     until(lambda: listens(cache))
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     other.set("key", "newest")
     until(lambda: cache.get("key") == "newest")
 
@@ -124,7 +117,7 @@ def test_messages_that_come_twice_and_late(cache, other, proxy):
     for number in range(3):
         other.set("key", number)
         until(lambda number=number: cache.get("key") == number)
-        in_l1(cache, other, "key")
+        told_in_l1(cache, other, "key")
     assert listens(cache)
 
 
@@ -154,12 +147,12 @@ def test_what_makes_no_sense_flushes(cache, other, proxy, said):
         return reply.data
 
     other.set("key", "older")
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     proxy.change = change
     other.set("key", "newer")
     until(lambda: cache.get("key") == "newer")
     until(lambda: proxy.listeners() == 1 and listens(cache))
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     other.set("key", "newest")
     until(lambda: cache.get("key") == "newest")
 
@@ -178,14 +171,14 @@ def test_an_answer_to_a_listener_that_makes_no_sense(other, proxy, said):
         assert cache.get("key") == "older"
         until(lambda: next(answers) > 1)
         until(lambda: listens(cache))
-        in_l1(cache, other, "key")
+        told_in_l1(cache, other, "key")
         other.set("key", "newer")
         until(lambda: cache.get("key") == "newer")
 
 
 def test_no_connection_is_made_for_a_while(cache, other, proxy):
     other.set("key", "older")
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
 
     def change(reply):
         if reply.listens:
@@ -196,7 +189,7 @@ def test_no_connection_is_made_for_a_while(cache, other, proxy):
     proxy.cut(listeners_only=True)
     until(lambda: not listens(cache))
     # It lives for `l1_ttl` now.
-    in_l1(cache, other, "key")
+    told_in_l1(cache, other, "key")
     other.set("key", "newer")
     until(lambda: cache.get("key") == "newer")
     proxy.change = lambda reply: reply.data

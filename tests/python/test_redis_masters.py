@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -15,11 +13,12 @@ from framecache._acl import rights
 from framecache._redis import BOUND
 from framecache._topology import Masters, View, view_of
 from framecache.redis import Cluster
+from hearing import Reads, in_l1, listens
 from redis_record import Layout
 from redis_server import Server, begin, free_port
 from redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
-from test_redis_coherence import in_l1, listening, listens
-from waiting import Thread, until
+from test_redis_coherence import listening
+from waiting import until
 
 KEYS = [f"key:{number}" for number in range(20)]
 
@@ -205,26 +204,13 @@ def test_nothing_is_served_beyond_the_bound_while_a_replica_takes_over(nodes, ca
     old = owner_of(nodes, "counter")
     replica = replica_of(nodes, old)
     writer = begin(WRITER, url_of(nodes[0]), "3000")
-    history = []
-    done = threading.Event()
-
-    def read():
-        while not done.is_set():
-            began = time.monotonic()
-            number = cache.get("counter", -1)
-            if history and history[-1][0] == number:
-                history[-1] = (number, began)
-            else:
-                history.append((number, began))
-
-    reader = Thread(read)
+    reader = Reads(cache, "counter")
     assert writer.stdout.readline() == "half\n"
     assert raw(replica, "CLUSTER FAILOVER").startswith(b"+OK")
     written = [float(end) for end in writer.stdout.readline().split()]
     writer.communicate()
     until(lambda: cache.get("counter") == 2999)
-    done.set()
-    reader.join()
+    history = reader.end()
     assert owner_of(nodes, "counter") is replica
     late = [began - written[number + 1] for number, began in history if -1 < number + 1 < 3000]
     assert len(late) > 10
