@@ -6,6 +6,7 @@ for each answer; an event loop has its own `AsyncBackend` ask, and other tasks g
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import CoroutineType, coroutine
 
 from framecache._background import in_worker
@@ -71,12 +72,22 @@ async def run_in_loop(operation: Operation[T]) -> T:
                     answer = await in_worker(command, *arguments)
                 else:
                     answer = await getattr(backend.for_loop(), command)(*arguments)
+            except GeneratorExit as gone:
+                _abandon(operation, gone)
+                raise
             except BaseException as error:
                 backend, command, arguments = operation.throw(error)
             else:
                 backend, command, arguments = operation.send(answer)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
+
+
+def _abandon(operation: Operation[Any], gone: GeneratorExit) -> None:
+    """End an operation whose loop is gone: whatever it still asks on its way out has no answer."""
+    with suppress(GeneratorExit, StopIteration):
+        while True:
+            operation.throw(gone)
 
 
 async def in_loop(store: Any, work: Callable[..., Operation[T]], *arguments: Any) -> T:
