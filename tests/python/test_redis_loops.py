@@ -267,7 +267,7 @@ cache.close()
 @pytest.mark.parametrize("ends", ["closes", "is left"])
 def test_connections_of_a_url_end_with_their_loop(server, ends):
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", _ENDS, f"{server.url}?listen=no", ends],
+        [sys.executable, "-W", "always::ResourceWarning", "-c", _ENDS, f"{server.url}?listen=no", ends],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
