@@ -233,7 +233,10 @@ def blob(peers: Peers, directory: Path) -> None:
 def reader(directory: str, commands: Connection) -> None:
     """A process that reads or writes as it is told; it answers how often in a second, of the clock and of CPU."""
     path = Path(directory)
-    with framecache.Cache(f"file://{path}/pwrite") as cache, framecache.Cache(f"file://{path}/other") as other:
+    with (
+        framecache.Cache(f"file://{path}/pwrite", l1=None) as cache,
+        framecache.Cache(f"file://{path}/other", l1=None) as other,
+    ):
         env = lmdb.open(str(path / "lmdb"), map_size=1 << 34, sync=False, create=False)
         disk = diskcache.Cache(path / "diskcache")
 
@@ -318,7 +321,7 @@ def ask(workers: list[Connection], commands: list[str], readers: int) -> tuple[f
 OPENING = """
 import sys, time, framecache
 start = time.perf_counter_ns()
-cache = framecache.Cache(sys.argv[1])
+cache = framecache.Cache(sys.argv[1], l1=None)
 opened = time.perf_counter_ns()
 value = cache.get(sys.argv[2])
 print(opened - start, time.perf_counter_ns() - opened, value is not None)
@@ -328,7 +331,7 @@ print(opened - start, time.perf_counter_ns() - opened, value is not None)
 def large(directory: Path) -> None:
     url = f"file://{directory}/large"
     env = lmdb.open(str(directory / "large-lmdb"), map_size=1 << 34, sync=False)
-    with framecache.Cache(url) as cache:
+    with framecache.Cache(url, l1=None) as cache:
         start = time.perf_counter()
         for number in range(SIZES[-1]):
             cache.set(key_of(number), KIB)
@@ -375,7 +378,7 @@ def eviction(directory: Path) -> None:
         limit, path = size * 2048, directory / f"evicting-{index}-{size}"
         # Where the index is written in its mapping, half of it is for copies of changed pages.
         url = f"file://{path}?index={index}&index_bytes={2 * limit}"
-        with framecache.Cache(f"{url}&max_bytes={limit}") as cache:
+        with framecache.Cache(f"{url}&max_bytes={limit}", l1=None) as cache:
             number = itertools.count()
             before = spell = 0.0
             while not cache.usage()["evicted"]:
