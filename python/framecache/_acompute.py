@@ -7,7 +7,7 @@ import functools
 import time
 
 from framecache import _background
-from framecache._asking import in_loop, run, run_in_loop
+from framecache._asking import run, run_in_loop
 from framecache._flight import Flight, Outcome, enter, enter_background
 from framecache._lease import HELD
 from framecache._reading import Found, is_light
@@ -16,12 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from concurrent.futures import Future
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from framecache._asking import Operation
     from framecache._compute import Computer, Plan
-
-    R = TypeVar("R")
 
 
 class AsyncComputer:
@@ -33,7 +30,7 @@ class AsyncComputer:
 
     def __init__(self, computer: Computer) -> None:
         self.threads = computer
-        self._tiers = computer.tiers
+        self.tiers = computer.tiers
         self._flights = computer.flights
 
     # Looking up
@@ -42,7 +39,7 @@ class AsyncComputer:
         """As `Computer.find`."""
         found = self.threads.find(plan, canonical, key, at_hand=True)
         if found == "elsewhere":
-            ahead = await self._tiers.ask(key, plan.views, stale=plan.may_be_stale)
+            ahead = await self.tiers.ask(key, plan.views, stale=plan.may_be_stale)
             find = functools.partial(self.threads.find, plan, canonical, key, ahead=ahead)
             found = find() if is_light(ahead) else await self.in_thread(find)
         return found
@@ -54,7 +51,7 @@ class AsyncComputer:
 
     async def value(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """As `Computer.value`, where `call` gives an awaitable."""
-        started = self._tiers.shared.started()
+        started = self.tiers.shared.started()
         found = await self.find(plan, canonical, key)
         served = self.threads.serve(plan, key, found, started)
         if served is not None:
@@ -78,7 +75,7 @@ class AsyncComputer:
         computer, loop = self.threads, asyncio.get_running_loop()
         alone, since = not plan.lock, -1
         while force or computer.is_to_compute(plan, key, fallback):
-            mine = Flight(self._flights, self._tiers.scope, key, loop, alone=alone)
+            mine = Flight(self._flights, self.tiers.scope, key, loop, alone=alone)
             since = mine.number if since < 0 else since
             flight, outcome = self._flights.begin(mine), None
             if leads := flight is mine:
@@ -98,7 +95,7 @@ class AsyncComputer:
 
     def _refresh(self, plan: Plan, canonical: bytes, key: str, call: Callable[[], Awaitable[Any]]) -> None:
         """As `Computer._refresh`, in a task."""
-        mine = Flight(self._flights, self._tiers.scope, key, asyncio.get_running_loop(), background=True)
+        mine = Flight(self._flights, self.tiers.scope, key, asyncio.get_running_loop(), background=True)
         if self._flights.begin(mine) is mine:
             self._start(mine, functools.partial(self._lead, plan, canonical, key, call, mine, None, False))
 
@@ -146,12 +143,12 @@ class AsyncComputer:
                 return known
             if flight.background and key in computer.cooling:
                 return Outcome("lost")
-            fence = await self.in_loop(computer.begin, plan, key, flight)
+            fence = await self.tiers.in_loop(computer.begin, plan, key, flight)
             value = await call()
-            return await self.in_loop(computer.keep, plan, canonical, key, value, fence, flight)
+            return await self.tiers.in_loop(computer.keep, plan, canonical, key, value, fence, flight)
         except Exception as error:
             if flight.lease is not None:
-                await self.in_loop(computer.release, flight)
+                await self.tiers.in_loop(computer.release, flight)
             return computer.failed(plan, key, error)
         except asyncio.CancelledError:
             if flight.lease is not None:
@@ -183,7 +180,7 @@ class AsyncComputer:
     async def _ask_for_lease(self, plan: Plan, key: str, flight: Flight) -> bool:
         ask = functools.partial(self.threads.ask_for_lease, plan, key, flight)
         asked: asyncio.Task[bool] | Future[bool]
-        if self._tiers.has_loop_backend():
+        if self.tiers.has_loop_backend():
             asked = asyncio.get_running_loop().create_task(run_in_loop(ask()))
             answer: Awaitable[bool] = asyncio.shield(asked)
         else:
@@ -198,12 +195,8 @@ class AsyncComputer:
     def _release(self, flight: Flight) -> None:
         run(self.threads.release(flight))
 
-    async def in_loop(self, work: Callable[..., Operation[R]], *arguments: Any) -> R:
-        """As `_asking.in_loop`, of the tiers."""
-        return await in_loop(self._tiers.store, work, *arguments)
-
     async def in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run it in a worker thread, where it may touch a disk; right here where it cannot."""
-        if self._tiers.store is None:
+        if self.tiers.store is None:
             return work(*arguments)
         return await _background.in_worker(work, *arguments)

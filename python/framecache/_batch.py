@@ -307,14 +307,14 @@ async def _alead(
 ) -> None:
     """As `_lead`; what `compute` raises is an outcome."""
     try:
-        held = await computer.in_loop(lead.ask)
+        held = await computer.tiers.in_loop(lead.ask)
         await _acompute(computer, lead, compute)
         for key in held:
             lease = await computer.lease(plan, lead.canonical(key), key, lead.flights[key], force=False)
-            await computer.in_loop(lead.begin, key, lease)
+            await computer.tiers.in_loop(lead.begin, key, lease)
         await _acompute(computer, lead, compute)
     except Exception as error:
-        await computer.in_loop(lead.release)
+        await computer.tiers.in_loop(lead.release)
         lead.end(error)
 
 
@@ -322,4 +322,4 @@ async def _acompute(
     computer: AsyncComputer, lead: Lead, compute: Callable[[list[str]], Awaitable[Mapping[str, Any]]]
 ) -> None:
     if lead.begun():
-        await computer.in_loop(lead.keep, await lead.inside(compute))
+        await computer.tiers.in_loop(lead.keep, await lead.inside(compute))
