@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,8 +72,11 @@ def cluster(servers: Make) -> list[Server]:
 
 
 def cluster_of(make: Make) -> list[Server]:
-    """Six nodes: three masters, then a replica of each."""
-    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0")
+    """Six nodes: three masters, then a replica of each, which takes over only where it is told to: a machine that
+    stalls for a second would have it lose what was written.
+    """
+    settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"]
+    settings += ["--cluster-replica-no-failover", "yes"]
     ports = {}
     nodes = []
     for _ in range(6):
@@ -95,6 +98,23 @@ def cluster_of(make: Make) -> list[Server]:
         until(lambda node=node: node.ask("CLUSTER NODES").count(b"slave") == 3)
     until(lambda: all(b"master_link_status:up" in replica.ask("INFO replication") for replica in replicas))
     return nodes
+
+
+@contextmanager
+def taking_over(nodes: list[Server]) -> Iterator[None]:
+    """Have replicas take over from masters that are silent for a second."""
+    for node in nodes:
+        assert node.ask("CONFIG SET cluster-replica-no-failover no") == b"+OK\r\n"
+    yield
+    for node in nodes:
+        node.ask("CONFIG SET cluster-replica-no-failover yes")
+
+
+def is_well(nodes: list[Server]) -> bool:
+    """Whether each of them says that all slots are served, and misses no other one."""
+    return all(b"cluster_state:ok" in node.ask("CLUSTER INFO") for node in nodes) and not any(
+        b",fail" in node.ask("CLUSTER NODES") for node in nodes
+    )
 
 
 def raw(node: Server, command: str) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from framecache import Cache, StoreError
 from redis_record import Layout
 from redis_server import several
-from redis_topologies import cluster_of, id_of, is_master
+from redis_topologies import cluster_of, id_of, is_master, is_well, taking_over
 from waiting import Thread, until
 
 LAYOUT = Layout("")
@@ -173,10 +173,6 @@ def test_slots_move_while_they_are_read_and_written(cluster, cache, other):
             assert each.get(key) in (version, version + 1)
 
 
-def is_well(cluster):
-    return all(b"cluster_state:ok" in node.ask("CLUSTER INFO") for node in cluster)
-
-
 def replica_of(cluster, master):
     name = id_of(master).encode()
     lines = ((node, line) for node in cluster for line in node.ask("CLUSTER NODES").splitlines())
@@ -188,6 +184,7 @@ def test_a_master_that_stalls_stops_its_slots_alone(cluster):
     with (
         Cache(url_of(cluster[0], socket_timeout=0.1)) as cache,
         Cache(url_of(cluster[0], socket_timeout=0.1), on_error="raise") as strict,
+        taking_over(cluster),
     ):
         keys = list(map(str, range(20)))
         assert all(cache.set(key, key) for key in keys)

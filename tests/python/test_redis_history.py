@@ -21,7 +21,7 @@ import history_worker
 from history import Fault, Read, Write, too_old
 from proxy import Proxy
 from redis_server import server  # noqa: F401  # fixtures
-from redis_topologies import cluster, is_master, masters_told, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, is_master, masters_told, sentinels, servers, taking_over  # noqa: F401  # fixtures
 from waiting import until
 
 SECONDS = float(os.environ.get("FRAMECACHE_SOAK_SECONDS", "2"))
@@ -243,7 +243,7 @@ def test_nothing_is_too_old_where_masters_fail_over(sentinels, run):
 def test_nothing_is_too_old_where_masters_of_a_cluster_die(cluster, run):
     processes = run(f"redis+cluster://127.0.0.1:{cluster[1].port}?{SETTINGS}")
     processes.go_on_for(SECONDS / 3)
-    with processes.fault(UNNOTICED + L1_TTL + TRACKED, loses=True):
+    with processes.fault(UNNOTICED + L1_TTL + TRACKED, loses=True), taking_over(cluster):
         cluster[0].kill()
         until(lambda: sum(map(is_master, cluster[1:])) == 3)
         until(lambda: all(b"cluster_state:ok" in node.ask("CLUSTER INFO") for node in cluster[1:]))

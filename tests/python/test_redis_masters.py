@@ -16,7 +16,7 @@ from framecache.redis import Cluster
 from hearing import Reads, in_l1, listens
 from redis_record import Layout
 from redis_server import Server, begin, free_port
-from redis_topologies import cluster, cluster_of, raw, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, cluster_of, is_well, raw, sentinels, servers, taking_over  # noqa: F401  # fixtures
 from test_redis_coherence import listening
 from waiting import until
 
@@ -46,6 +46,7 @@ def all_nodes(tmp_path_factory):
 
 @pytest.fixture
 def nodes(all_nodes):
+    until(lambda: is_well(all_nodes))
     yield all_nodes
     for node in masters_of(all_nodes):
         node.client().flushall()
@@ -223,10 +224,11 @@ def test_a_master_that_died_flushes_until_its_replica_is_heard(nodes, cache):
     assert cache.set_many(dict.fromkeys(KEYS, "older")) == len(KEYS)
     all_in_l1(cache)
     dead = owner_of(nodes, KEYS[0])
-    dead.kill()
-    until(lambda: not listens(cache))
-    assert f"127.0.0.1:{dead.port}" in cache.health()["engine"]["listener"]
-    until(lambda: listens(cache))
+    with taking_over(nodes):
+        dead.kill()
+        until(lambda: not listens(cache))
+        assert f"127.0.0.1:{dead.port}" in cache.health()["engine"]["listener"]
+        until(lambda: listens(cache))
     with Cache(url_of(next(node for node in nodes if node is not dead)), l1=None) as other:
         for key in KEYS:
             until(lambda key=key: other.set(key, "newer"))

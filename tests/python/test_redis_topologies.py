@@ -12,7 +12,7 @@ from framecache import Cache, InvalidArgument, StoreError
 from framecache.backend import Write
 from framecache.redis import Cluster, Redis
 from redis_server import begin
-from redis_topologies import cluster, is_master, sentinels, servers  # noqa: F401  # fixtures
+from redis_topologies import cluster, is_master, sentinels, servers, taking_over  # noqa: F401  # fixtures
 from test_redis_anywhere import said
 from waiting import PATIENCE, until
 
@@ -190,9 +190,10 @@ def test_a_master_killed_under_load(cluster):
     assert load.stdout.readline() == "ready\n"
     assert load.stdout.readline() == "100\n"
     masters = [node for node in cluster if is_master(node)]
-    masters[-1].kill()
     rest = [node for node in cluster if node is not masters[-1]]
-    until(lambda: sum(is_master(node) for node in rest) == 3)
+    with taking_over(cluster):
+        masters[-1].kill()
+        until(lambda: sum(is_master(node) for node in rest) == 3)
     until(lambda: b"cluster_state:ok" in rest[0].ask("CLUSTER INFO"))
     with Cache(f"redis+cluster://127.0.0.1:{rest[0].port}") as cache:
         for number in range(100):
