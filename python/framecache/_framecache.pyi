@@ -538,6 +538,9 @@ def unpackb(
 def encode_msgpack(value: Any) -> Frame:
     """Return a frame whose payload is `value` as MessagePack, written where it stays."""
 
+def msgpack_payload(value: Any) -> Frame:
+    """Return `value` as MessagePack, without a frame's header."""
+
 OPT_APPEND_NEWLINE: Final[int]
 OPT_INDENT_2: Final[int]
 OPT_NAIVE_UTC: Final[int]
@@ -588,6 +591,9 @@ def loads(obj: bytes | bytearray | memoryview | str, /) -> Any:
 
 def encode_json(value: Any) -> Frame:
     """Return a frame whose payload is `value` as JSON, written where it stays."""
+
+def json_payload(value: Any) -> Frame:
+    """Return `value` as JSON, without a frame's header."""
 
 @final
 class Missing:

@@ -300,7 +300,7 @@ class Methods(Base):
         codec: str | None = None,
     ) -> int:
         lifetime = self._lifetime_of(ttl, max_age)
-        tags = tags_of(tags)
+        tags = tags_of(tags) if tags != () else []
         codec = self._codec if codec is None else check_codec(codec)
         tiers = self._opened()
         if self._is_bypassed():

@@ -304,8 +304,7 @@ def _of_scope(scope: int) -> str:
 
 def _in_store(key: str) -> list[str]:
     """The tag that all results of a function have in a store whose key this is: what stands before its hash."""
-    label, separator, _ = key.rpartition("#")
-    return ["\0" + label] if separator else []
+    return ["\0" + key.rpartition("#")[0]] if "#" in key else []
 
 
 def frame_of(found: Found, key: str) -> Frame:

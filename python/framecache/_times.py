@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: The longest time, in seconds: 1000 years.
 LONGEST: Final = 1000 * 366 * 86400.0
+_NUMBERS: Final = frozenset((int, float))
 
 
 class SystemClock:
@@ -37,8 +38,8 @@ def milliseconds(seconds: Seconds, argument: str = "ttl", zero: bool = False) ->
     Raises:
         InvalidArgument: what is not above 0 and finite.
     """
-    number = seconds.total_seconds() if hasattr(seconds, "total_seconds") else seconds
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    number: float | None = seconds if type(seconds) in _NUMBERS else _number_of(seconds)  # type: ignore[assignment]
+    if number is None:
         raise InvalidArgument(f"{argument}: expected seconds or a timedelta, got {type(seconds).__name__}")
     if zero and number == 0:
         return 0
@@ -46,6 +47,12 @@ def milliseconds(seconds: Seconds, argument: str = "ttl", zero: bool = False) ->
         least = "0 or more" if zero else "more than 0"
         raise InvalidArgument(f"{argument}: expected {least} seconds and at most {LONGEST:.0f}, got {seconds!r}")
     return max(1, round(number * 1000))
+
+
+def _number_of(seconds: object) -> float | None:
+    """The seconds of a timedelta, or of a number of a class of its own; `None` for anything else."""
+    number = seconds.total_seconds() if hasattr(seconds, "total_seconds") else seconds
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else None
 
 
 class Lifetime:
@@ -73,7 +80,7 @@ class Lifetime:
         self.max_age = None if max_age is None else milliseconds(max_age, "max_age")
         self.stale_for = milliseconds(stale_for, "stale_for", zero=True)
         self.stale_if_error = milliseconds(stale_if_error, "stale_if_error", zero=True)
-        if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter < 1:
+        if isinstance(jitter, bool) or not isinstance(jitter, (int, float)) or not 0 <= jitter < 1:
             raise InvalidArgument(f"jitter: expected a number from 0 to below 1, got {jitter!r:.100}")
         self.jitter = float(jitter)
         if self.ttl is None and (self.max_age is not None or self.stale):

@@ -10,8 +10,8 @@ from framecache._framecache import (
     InvalidArgument,
     SerializationWrapper,
     encode_arrow,
-    encode_json,
-    encode_msgpack,
+    json_payload,
+    msgpack_payload,
     unpackb,
 )
 
@@ -32,6 +32,8 @@ SMALL: Final = 64 * 1024
 _FEW: Final = 1000
 _TEXTS: Final = frozenset((str, bytes, bytearray))
 _CONTAINERS: Final = frozenset((list, tuple, dict, set, frozenset))
+#: Types of which MessagePack takes all values, without a look at anything else.
+_MSGPACK: Final = _CONTAINERS | {type(None), bool, int, float, str}
 #: What the argument `codec` of a cache, a function and `set` may be.
 CODECS: Final = ("auto", "msgpack", "json")
 
@@ -105,9 +107,11 @@ def choose(value: object, codec: str = "auto") -> tuple[str, Any, dict[str, Any]
     """Return the codec for `value`, what to hand to it, and what decoding needs to know."""
     if codec != "auto":
         return codec, value, {}
+    kind = type(value)
+    if kind in _MSGPACK:
+        return "msgpack", value, {}
     if (raw := _raw.encode(value)) is not None:
         return raw
-    kind = type(value)
     if kind.__module__ != "builtins":
         from framecache import arrow
 
@@ -139,11 +143,9 @@ def encode_chosen(chosen: str, source: Any, described: dict[str, Any]) -> Encode
     """As `encode`, of what `choose` returned."""
     if chosen in ("raw", SEALED):
         return source if type(source) is Frame else Frame(source), chosen, described
-    if chosen == "arrow":
-        frame = encode_arrow(source, described)
-    else:
-        frame = encode_msgpack(source) if chosen == "msgpack" else encode_json(source)
-    payload = SerializationWrapper.unwrap_metadata(frame)[0]
+    if chosen != "arrow":
+        return (msgpack_payload if chosen == "msgpack" else json_payload)(source), chosen, described
+    payload = SerializationWrapper.unwrap_metadata(encode_arrow(source, described))[0]
     own = payload.obj if isinstance(payload, memoryview) else payload
     return own if isinstance(own, Frame) else Frame(own), chosen, described
 

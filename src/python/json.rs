@@ -3,7 +3,7 @@
 
 use super::error::guard;
 use super::frame::Frame;
-use crate::buffer::AlignedBuf;
+use crate::buffer::{AlignedBuf, FrameBuf, Origin};
 use crate::codec::json::{Decoder, Encoder, Failure, Fragment, Invalid, JSON, option};
 use crate::cpython::text::Text;
 use crate::cpython::{Sink, Writer};
@@ -24,6 +24,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     module.add_function(wrap_pyfunction!(dumps, module)?)?;
     module.add_function(wrap_pyfunction!(loads, module)?)?;
+    module.add_function(wrap_pyfunction!(json_payload, module)?)?;
     module.add_function(wrap_pyfunction!(encode_json, module)?)
 }
 
@@ -202,6 +203,12 @@ pub(super) fn write_to(mut draft: Draft, value: &Bound<'_, PyAny>) -> PyResult<D
         draft.buffer = append_to(std::mem::take(&mut draft.buffer), value)?;
         Ok(draft)
     })
+}
+
+/// `value` as JSON, without a frame's header.
+#[pyfunction]
+fn json_payload(value: &Bound<'_, PyAny>) -> PyResult<Frame> {
+    Ok(FrameBuf::from_aligned(payload(value)?, Origin::Trusted).into())
 }
 
 /// A frame whose payload is `value` as JSON, written where it stays.

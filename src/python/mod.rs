@@ -70,6 +70,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(msgpack::packb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::unpackb, module)?)?;
     module.add_function(wrap_pyfunction!(msgpack::encode_msgpack, module)?)?;
+    module.add_function(wrap_pyfunction!(msgpack::msgpack_payload, module)?)?;
     json::register(module)?;
     module.add_class::<remote::Entries>()?;
     module.add_class::<remote::Reading>()?;

@@ -3,7 +3,7 @@
 use super::error::guard;
 use super::frame::Frame;
 use super::input::{Input, View};
-use crate::buffer::{AlignedBuf, FrameBuf};
+use crate::buffer::{AlignedBuf, FrameBuf, Origin};
 use crate::codec::msgpack::{Decoder, Encoder, MAX_DEPTH, MAX_INT_BYTES, MSGPACK, Types};
 use crate::cpython::{Sink, Writer};
 use crate::error::Error;
@@ -123,6 +123,12 @@ pub(super) fn write_to(mut draft: Draft, value: &Bound<'_, PyAny>) -> PyResult<D
         draft.buffer = append_to(std::mem::take(&mut draft.buffer), value)?;
         Ok(draft)
     })
+}
+
+/// `value` as MessagePack, without a frame's header.
+#[pyfunction]
+pub(super) fn msgpack_payload(value: &Bound<'_, PyAny>) -> PyResult<Frame> {
+    Ok(FrameBuf::from_aligned(payload(value)?, Origin::Trusted).into())
 }
 
 /// A frame whose payload is `value` as MessagePack, written where it stays.
