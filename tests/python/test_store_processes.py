@@ -218,7 +218,7 @@ def test_nothing_wrong_is_served_while_processes_are_killed(directory, index):
     crew = Crew(url)
     try:
         until = time.monotonic() + SECONDS / 2
-        while time.monotonic() < until:
+        while time.monotonic() < until or len(crew.killed) < 5:
             pipes = [pipe for _, pipe in crew.workers]
             # A worker says nothing before it is asked, unless it found something wrong.
             assert not wait(pipes, 0.1), "a worker ended"
@@ -227,7 +227,6 @@ def test_nothing_wrong_is_served_while_processes_are_killed(directory, index):
         done = crew.finish()
     finally:
         crew.kill_all()
-    assert len(crew.killed) >= 5
     for operation in ("hit", "set", "delete"):
         assert done[operation] > 100, done
 
