@@ -224,7 +224,7 @@ class Tiers(Reader):
 
     def _names(self, tags: Sequence[str]) -> list[str]:
         """What is bumped in memory to make entries misses."""
-        return [f"n{self.scope}", *(f"t{self.scope}:{tag}" for tag in tags)]
+        return [f"n{self.scope}", *[f"t{self.scope}:{tag}" for tag in tags]]
 
     async def touch(self, key: str, deadline: int | None) -> bool:
         """Move the deadline of an entry; return whether there was one to serve."""
