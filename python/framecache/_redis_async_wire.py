@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 #: How many bytes of a stream are taken at once.
 _AT_ONCE: Final = 256 << 10
+#: Seconds for which a loop looks for an answer before it may sleep: a server on this machine, or next to it, answers in
+#: little more time than a processor takes to wake up.
+_AWAKE: Final = 0.0001
+#: How many commands a loop sleeps for at once after one whose answer took longer.
+_ASLEEP: Final = 64
 
 
 class Deadline(NamedTuple):
@@ -171,6 +176,10 @@ class _Exchange:
         """Whether the system has all of it."""
         return self._writer.transport.get_write_buffer_size() == 0  # type: ignore[no-any-return]
 
+    def is_answered(self) -> bool:
+        """Whether something of the answer is here. Where that cannot be told: yes."""
+        return bool(getattr(self._stream, "_buffer", True))
+
     def _expire(self) -> None:
         self._is_late = True
         self.abort()
@@ -263,6 +272,8 @@ class AsyncWire:
         self._client = client
         self._under_way = under_way
         self._library = _Library()
+        self._is_watched = False
+        self._asleep = 0
 
     async def answer(self, asked: Command | Transaction, deadline: Deadline) -> Any:
         """The answer to a command; those to commands that are one step, which are sent at once."""
@@ -273,6 +284,8 @@ class AsyncWire:
         exchange = _Exchange(self._library, connection, asked, deadline)
         try:
             exchange.send(packed)
+            if not self._is_watched:
+                await self._watch(exchange)
             answer = await exchange.receive()
         except asyncio.CancelledError:
             self._under_way.begin(self._left(exchange, packed, deadline))
@@ -285,6 +298,23 @@ class AsyncWire:
             raise
         await self._release(connection)
         return answer
+
+    async def _watch(self, exchange: _Exchange) -> None:
+        """Keep the loop from sleeping, for one command and with it all others, where answers come soon."""
+        if self._asleep:
+            self._asleep -= 1
+            return
+        now = asyncio.get_running_loop().time
+        ends = now() + _AWAKE
+        self._is_watched = True
+        try:
+            while now() < ends:
+                await asyncio.sleep(0)
+                if exchange.is_answered():
+                    return
+        finally:
+            self._is_watched = False
+        self._asleep = _ASLEEP
 
     def _is_at_hand(self) -> bool:
         """Whether the pool has a connection that can be used without waiting for anything."""
