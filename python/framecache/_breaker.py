@@ -79,9 +79,11 @@ class Breaker:
         clock: Tells the seconds.
     """
 
-    __slots__ = ("_reads", "_writes")
+    __slots__ = ("_reads", "_writes", "is_sound")
 
     def __init__(self, clock: Clock | type[SystemClock]) -> None:
+        #: Whether no read failed since one succeeded: the next one need not be noted if it succeeds, too.
+        self.is_sound = True
         self._reads = Circuit(clock)
         self._writes = Circuit(clock)
 
@@ -91,22 +93,25 @@ class Breaker:
         states = (self._reads.state, self._writes.state)
         return "open" if "open" in states else "half-open" if "half-open" in states else "closed"
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether no read failed since one succeeded: the next one need not be noted if it succeeds, too."""
-        return self._reads.failures == 0
-
     def allows(self, write: bool = False) -> bool:
         """As `Circuit.allows`, for a read or a write."""
         return (self._writes if write else self._reads).allows()
 
     def succeeded(self, write: bool = False) -> None:
         """As `Circuit.succeeded`, for a read or a write."""
-        (self._writes if write else self._reads).succeeded()
+        if write:
+            self._writes.succeeded()
+        else:
+            self._reads.succeeded()
+            self.is_sound = True
 
     def failed(self, write: bool = False) -> None:
         """As `Circuit.failed`, for a read or a write."""
-        (self._writes if write else self._reads).failed()
+        if write:
+            self._writes.failed()
+        else:
+            self.is_sound = False
+            self._reads.failed()
 
 
 class Pauses:

@@ -375,16 +375,6 @@ class Store:
 
         With `if_absent` an entry under one of the other keys counts too.
         """
-    def get(
-        self, key: str, now: int, views: bool = False, require_zero_copy: bool = False
-    ) -> bytes | memoryview | tuple[Frame, str, dict[str, Any]] | str:
-        """What `key` has: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are; of any other
-        value the payload, its codec and what `put_many` got as `python`, a dict that is shared and must not be changed;
-        or the reason for a miss, a str.
-
-        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
-        a file must be opened.
-        """
     @overload
     def look(
         self,
@@ -397,15 +387,20 @@ class Store:
         at_hand: bool = False,
         whole: Literal[False] = False,
     ) -> tuple[bytes | memoryview | tuple[Frame, str, dict[str, Any]], int, int | None, int | None, int, bytes] | str:
-        """As `get`, for who keeps a copy.
+        """What `key` has, for who keeps a copy.
+
+        A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where
+        a file must be opened.
 
         Args:
             stale: Find an entry past its deadline too, as long as its `until` has not passed.
             at_hand: Return ``"elsewhere"`` where a file would have to be opened; the GIL is not released then.
-            whole: The frame as it stands, whatever is in it, in place of what `get` returns.
+            whole: The frame as it stands, whatever is in it, in place of the value.
 
         Returns:
-            What `get` returns for a hit; when the entry was written, until when this store serves it, and until when
+            Exact `bytes` (with `views` a memoryview) and plain memoryviews as they are, of any other value the payload,
+            its codec and what `put_many` got as `python`, a dict that is shared and must not be changed; when the entry
+            was written, until when this store serves it, and until when
             any tier may (milliseconds since 1970; `None`: no end); the bytes of its frame; and guards of its name, its
             namespace and its tags, 6 bytes each, taken before it was read: while all of them hold, it is still the
             entry that the store has, unless it was evicted. Or the reason for a miss, a str.
@@ -431,11 +426,11 @@ class Store:
     def get_many(
         self, keys: Sequence[str], now: int, views: bool = False
     ) -> tuple[dict[str, bytes | memoryview], dict[str, tuple[Frame, str, dict[str, Any]] | str]]:
-        """As `get` for several keys, read at one moment: the values that need no decoding, and what was found of all
-        others, by key.
+        """What several keys have, read at one moment: the values that are decoded at once, and of all others what
+        `look` shows of them or the reason for a miss, by key.
         """
     def contains(self, key: str, now: int) -> bool:
-        """Whether `get` would find an entry."""
+        """Whether `look` would find an entry."""
     def entry(self, key: str, now: int) -> tuple[Frame, int, int | None] | None:
         """The frame of `key`'s entry, when it was written, and its deadline; `None` for a miss."""
     def touch(self, key: str, deadline: int | None, now: int) -> bool:
@@ -636,6 +631,31 @@ class Counters:
 
     def numbers(self) -> dict[str, int]:
         """Return the numbers, by name."""
+
+@final
+class Direct:
+    """Reads a store for who wants values and no more, in one call.
+
+    Args:
+        store: Where it reads.
+        clock: ``clock.time()`` gives the seconds since 1970-01-01 UTC.
+        counts: Counts hits and misses.
+        decode: Called with payload, codec, description and `views` for a value that is not decoded here.
+        damaged: Called with the key of an entry whose bytes are not what was written, which is a miss and gone.
+    """
+
+    def __new__(
+        cls,
+        store: Store,
+        clock: Any,
+        counts: Counters,
+        decode: Callable[..., Any],
+        damaged: Callable[[str], object],
+    ) -> Direct: ...
+    def get(self, key: str, default: Any, views: bool) -> Any:
+        """Return the value of `key`, or `default`, which is counted; `NotImplemented`, and nothing is counted, where
+        something is wrong that is to be logged or raised.
+        """
 
 @final
 class Entries:

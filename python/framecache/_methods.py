@@ -49,36 +49,18 @@ class Methods(Base):
             require_zero_copy: Raise `CopyRequired`, naming the column and why, instead of copying or decompressing.
         """
         if not self._slow and not require_zero_copy:
-            if self._l1 is None:
-                return self._get_at_once(key, default, views)
-            if not views:
-                value = self._l1.get(self._tiers.scope, key)
+            if self._l1 is not None:
+                value = MISSING if views else self._l1.get(self._tiers.scope, key)
                 if value is not MISSING:
                     return value
+            elif (direct := self._tiers.direct) is not None and self._shared.breaker.is_sound:
+                value = direct.get(key, default, views)
+                if value is not NotImplemented:
+                    return value
+                # What is wrong shows once more when it is read the long way, which counts and logs it.
+            elif self._is_plain_remote and type(key) is str and self._tiers.store is not None:
+                return run(self._read_ahead([key], views)).get(key, default)
         found = self._find(key, views, require_zero_copy)
-        return found.value if isinstance(found, Found) else default
-
-    def _get_at_once(self, key: str, default: Any, views: bool) -> Any:
-        """As `get` without L1, where nobody asks for more than the value."""
-        store, shared = self._tiers.store, self._shared
-        if self._is_plain_remote and store is not None and type(key) is str:
-            return run(self._read_ahead([key], views)).get(key, default)
-        if isinstance(store, Store) and shared.breaker.is_sound:
-            try:
-                value = looked = store.get(key, now_by(self._clock), views)
-                if isinstance(looked, tuple):
-                    payload, codec, described = looked
-                    value = decode(payload, codec, described, views)
-            except (FramecacheError, ImportError, TypeError, UnicodeError):
-                looked = value = "unreadable"
-            if not isinstance(looked, str):
-                shared.counts.add("store_hit")
-                return value
-            if looked != "unreadable":
-                shared.counts.add(looked)
-                return default
-            # What is wrong shows once more when it is read the long way, which counts and logs it.
-        found = self._find(key, views)
         return found.value if isinstance(found, Found) else default
 
     def _find(
@@ -188,12 +170,18 @@ class Methods(Base):
             # Which of them it is shows when they are read one by one.
             found = ((key, self._find(key, views)) for key in keys)
             return {key: one.value for key, one in found if isinstance(one, Found)}
-        counts.add("store_hit", len(values))
         for key, encoded in rest.items():
             if isinstance(encoded, str):
                 counts.add(encoded)
-            elif isinstance(one := self._find(key, views), Found):
-                values[key] = one.value
+                if encoded == "unreadable":
+                    counts.damaged(key)
+                continue
+            try:
+                values[key] = decode(*encoded, views)
+            except (FramecacheError, ImportError):
+                # It is looked at the long way, which counts and logs why.
+                self._find(key, views)
+        counts.add("store_hit", len(values))
         return values
 
     def get_entry(self, key: str, *, views: bool = False) -> Entry | None:

@@ -14,10 +14,12 @@ from framecache._framecache import (
     MISSING,
     CopyRequired,
     DecodeError,
+    Direct,
     EncodeError,
     EntryRefused,
     FrameError,
     InvalidArgument,
+    Store,
     StoreBusy,
     StoreError,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from framecache._asking import Operation
     from framecache._backend import Backend
-    from framecache._framecache import Call, Frame, Reading, Store
+    from framecache._framecache import Call, Frame, Reading
     from framecache._remote import RemoteStore
     from framecache._remote_read import Looked, Part
     from framecache._sealed import SealedStore
@@ -105,6 +107,12 @@ class Reader:
         self.shared = shared
         self.l1 = shared.l1
         self.store = store
+        #: Reads the store where nothing is kept in memory.
+        self.direct = (
+            Direct(store, shared.clock, shared.counts.counters, decode, shared.counts.damaged)
+            if self.l1 is None and isinstance(store, Store)
+            else None
+        )
         self.scope = scope
         self._calls: dict[str, list[tuple[int, ReferenceType[Call]]]] = {}
 
@@ -291,7 +299,7 @@ class Reader:
         shared.breaker.succeeded()
         if isinstance(looked, str):
             if looked == "unreadable":
-                return self.miss(looked, key, StoreError("its bytes are not what was written"))
+                shared.counts.damaged(key)
             return looked
         raw, created, deadline, until, size, guards = looked[:6]
         rest: Any = looked[6:]

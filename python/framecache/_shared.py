@@ -29,10 +29,11 @@ mutex = RLock()
 class Counts:
     """What happened, by name; and what is logged about it, at most once a minute of each kind."""
 
-    __slots__ = ("_logged", "add", "numbers")
+    __slots__ = ("_logged", "add", "counters", "numbers")
 
     def __init__(self) -> None:
-        counters = Counters()
+        #: The numbers themselves.
+        self.counters = counters = Counters()
         #: Count something, once or several times.
         self.add = counters.add
         #: How often what happened.
@@ -49,6 +50,10 @@ class Counts:
                 return  # there is no file descriptor left to read it with; what happened is counted
             self._logged[kind] = now
             logging.getLogger("framecache").warning(message, *arguments)
+
+    def damaged(self, key: str) -> None:
+        """Log that the bytes of an entry are not what was written, which is a miss."""
+        self.log("unreadable", "unreadable entry of %.100r is a miss: its bytes are not what was written", key)
 
 
 class Shared:

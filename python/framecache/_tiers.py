@@ -39,7 +39,7 @@ class Tiers(Reader):
 
     def close(self) -> None:
         """Have no tiers from now on."""
-        self.l1 = self.store = None
+        self.l1 = self.store = self.direct = None
 
     # Writing
 

@@ -18,7 +18,7 @@ impl Counters {
 
     /// Adds `times` to the number of `what`.
     #[pyo3(signature = (what, times=1))]
-    fn add(&self, what: &Bound<'_, PyString>, times: u64) -> PyResult<()> {
+    pub(super) fn add(&self, what: &Bound<'_, PyString>, times: u64) -> PyResult<()> {
         // Held with the GIL, and nothing in here runs Python code.
         let mut numbers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Names in a program are the same object each time.

@@ -16,6 +16,7 @@ use std::ptr::null_mut;
 
 /// The exception classes, made when the module is first imported.
 struct Classes {
+    base: Py<PyType>,
     frame: Py<PyType>,
     decode: Py<PyType>,
     encode: Py<PyType>,
@@ -70,6 +71,7 @@ pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         store,
         busy: new_class(module, "StoreBusy", "A store that another process writes to for too long.", busy)?.unbind(),
         internal: new_class(module, "InternalError", "A defect of framecache.", PyTuple::new(py, [&base])?)?.unbind(),
+        base: base.unbind(),
     };
     CLASSES.set(py, classes).map_err(|_| PyValueError::new_err("framecache is initialized already"))
 }
@@ -156,6 +158,11 @@ pub(crate) fn returned(py: Python<'_>, work: impl FnOnce() -> PyResult<*mut ffi:
         internal(&*panic).restore(py);
         null_mut()
     })
+}
+
+/// Whether `error` is one of the classes here.
+pub(crate) fn is_framecache_error(py: Python<'_>, error: &PyErr) -> bool {
+    CLASSES.get(py).is_some_and(|classes| error.is_instance(py, classes.base.bind(py)))
 }
 
 /// Whether `error` is an `EncodeError`.

@@ -11,6 +11,7 @@ mod clock;
 mod counters;
 mod crypto;
 mod described;
+mod direct;
 pub(crate) mod error;
 mod frame;
 mod input;
@@ -57,6 +58,7 @@ pub fn _framecache(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::TableScan>()?;
     module.add_class::<clock::Clock>()?;
     module.add_class::<counters::Counters>()?;
+    module.add_class::<direct::Direct>()?;
     module.add_class::<crate::call::tier::L1>()?;
     module.add_class::<l1::Missing>()?;
     module.add("MISSING", l1::missing(module.py())?)?;

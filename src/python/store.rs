@@ -8,7 +8,7 @@ use super::input::Input;
 use super::json;
 use super::metadata;
 use super::msgpack;
-use super::stored::{Short, Shown};
+use super::stored::{Short, Shown, Wanted};
 use crate::buffer::{AlignedBuf, FrameBuf};
 use crate::codec::ARROW;
 use crate::codec::json::JSON;
@@ -197,30 +197,13 @@ impl Store {
         Ok(stored.into_iter().map(name_of).collect())
     }
 
-    /// What `key` has: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are; of any other value the
-    /// payload, its codec and what `put` got as `python`, a dict that is shared and must not be changed; or the reason for
-    /// a miss, a str.
+    /// What `key` has, for who keeps a copy: exact `bytes` (with `views` a memoryview) and plain memoryviews as they are,
+    /// of any other value the payload, its codec and what `put_many` got as `python`, a dict that is shared and must not be
+    /// changed; when the entry was written, its deadline, its `until`, its size, and guards that tell when it changes; or
+    /// the reason for a miss, a str. With `whole` the frame as it stands, whatever is in it.
     ///
     /// A compressed payload is decompressed, or is a `CopyRequired` with `require_zero_copy`. The GIL is released where a
     /// file must be opened.
-    #[pyo3(signature = (key, now, views=false, require_zero_copy=false))]
-    fn get<'py>(
-        &self,
-        py: Python<'py>,
-        key: &str,
-        now: u64,
-        views: bool,
-        require_zero_copy: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        guard(|| {
-            let in_place = views || require_zero_copy;
-            let found = self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, in_place))?;
-            Ok(self.at_hand(py, key, now, found, views, require_zero_copy)?.into_object())
-        })
-    }
-
-    /// As `get`, for who keeps a copy: what it returns, when the entry was written, its deadline, its `until`, its size,
-    /// and guards that tell when it changes; or a str. With `whole` the frame as it stands, whatever is in it.
     #[pyo3(signature = (key, now, *, views=false, require_zero_copy=false, stale=false, at_hand=false, whole=false))]
     #[expect(clippy::too_many_arguments, reason = "one call per read, each argument a choice of its caller")]
     fn look<'py>(
@@ -248,7 +231,8 @@ impl Store {
             let shown = if whole {
                 self.whole(py, key, now, found)?
             } else {
-                self.at_hand(py, key, now, found, views, require_zero_copy)?
+                let wanted = Wanted { views, zero_copy: require_zero_copy, decoded: false };
+                self.at_hand(py, key, now, found, wanted)?
             };
             let shown = shown.into_object();
             let Some(terms) = terms else { return Ok(shown) };
@@ -269,8 +253,8 @@ impl Store {
         Ok(self.inner()?.holds(guards)?)
     }
 
-    /// As `get` for several keys, read at one moment: a dict of the values that need no decoding, and what was found of
-    /// all others, by key.
+    /// What several keys have, read at one moment: a dict of the values that are decoded at once, and what was found of all
+    /// others, by key, as `look` has it.
     #[pyo3(signature = (keys, now, views=false))]
     fn get_many<'py>(
         &self,
@@ -282,6 +266,7 @@ impl Store {
         let (values, rest) = (PyDict::new(py), PyDict::new(py));
         let texts = keys.iter().map(|key| key.to_str()).collect::<PyResult<Vec<_>>>()?;
         let mut all = Vec::with_capacity(keys.len());
+        let wanted = Wanted { views, zero_copy: false, decoded: true };
         guard(|| {
             self.inner()?.get_many_at_hand::<_, PyErr>(
                 &texts,
@@ -298,7 +283,7 @@ impl Store {
             for ((key, text), found) in keys.iter().zip(&texts).zip(all) {
                 match found {
                     Ok(bytes) => values.set_item(key, bytes)?,
-                    Err(other) => match self.at_hand(py, text, now, *other, views, false)? {
+                    Err(other) => match self.at_hand(py, text, now, *other, wanted)? {
                         Shown::Value(value) => values.set_item(key, value)?,
                         Shown::Other(other) => rest.set_item(key, other)?,
                     },
@@ -309,7 +294,7 @@ impl Store {
         Ok((values, rest))
     }
 
-    /// Whether `get` would find an entry.
+    /// Whether `look` would find an entry.
     fn contains(&self, py: Python<'_>, key: &str, now: u64) -> PyResult<bool> {
         self.detached(py, |store| store.contains(key, now))
     }

@@ -2,8 +2,10 @@
 
 use super::described::{Described, Kind};
 use super::frame::Frame;
+use super::msgpack;
 use super::store::Store;
 use crate::buffer::FrameBuf;
+use crate::codec::msgpack::MSGPACK;
 use crate::crypto;
 use crate::error::Result;
 use crate::store::{AtHand, Hit, Inline, Lookup, Miss};
@@ -36,6 +38,20 @@ impl<'py> Shown<'py> {
     }
 }
 
+/// How a value is to be shown.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    /// As a view, where it can be one.
+    pub(super) views: bool,
+    /// In place: what would have to be copied is an error.
+    pub(super) zero_copy: bool,
+    /// Decoded, where its codec needs no more than its bytes and they are few.
+    pub(super) decoded: bool,
+}
+
+/// The longest payload that is decoded at once.
+const SMALL: usize = 64 * 1024;
+
 impl Store {
     pub(super) fn inline<'py>(&self, py: Python<'py>, inline: Inline<'_>, in_place: bool) -> Short<'py> {
         if !in_place
@@ -54,8 +70,7 @@ impl Store {
         key: &str,
         now: u64,
         found: AtHand<Short<'py>>,
-        views: bool,
-        zero_copy: bool,
+        Wanted { views, zero_copy, decoded }: Wanted,
     ) -> PyResult<Shown<'py>> {
         let hit = match self.hit(py, key, now, found)? {
             Ok(hit) => hit,
@@ -73,6 +88,15 @@ impl Store {
                 Shown::Value(Frame::from(payload).into_memoryview(py)?.into_any())
             }
             _ => {
+                // One that cannot be decoded is looked at once more, by who says why.
+                if decoded
+                    && !views
+                    && payload.len() <= SMALL
+                    && described.codec.bind(py) == MSGPACK
+                    && let Ok(value) = msgpack::value_of(py, &payload)
+                {
+                    return Ok(Shown::Value(value));
+                }
                 let payload = Bound::new(py, Frame::from(payload))?;
                 Shown::Other((payload, described.codec, described.python).into_pyobject(py)?.into_any())
             }
@@ -91,6 +115,12 @@ impl Store {
             Ok(hit) => Shown::Other(Bound::new(py, Frame::from(hit.frame))?.into_any()),
             Err(shown) => shown,
         })
+    }
+
+    /// What `key` has now.
+    pub(super) fn show<'py>(&self, py: Python<'py>, key: &str, now: u64, views: bool) -> PyResult<Shown<'py>> {
+        let found = self.inner()?.get_at_hand(key, now, |inline| self.inline(py, inline, views))?;
+        self.at_hand(py, key, now, found, Wanted { views, zero_copy: false, decoded: true })
     }
 
     /// The entry, or else what is shown.

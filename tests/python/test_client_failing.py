@@ -61,7 +61,7 @@ def broken(tmp_path, clock):
     """A cache without memory whose store can be made to fail: the cache and its store."""
     with Cache(f"file://{tmp_path}/cache", l1=None, clock=clock) as opened:
         store = Failing(opened._tiers.store)
-        opened._tiers.store = store
+        opened._tiers.store, opened._tiers.direct = store, None
         yield opened, store
         assert len(opened._flights) == 0
 

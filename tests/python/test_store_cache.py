@@ -391,7 +391,7 @@ def test_one_of_several_has_the_lease(cache, directory, clock):
     assert lease(other, "another key") is not None
     assert lease(Cache(f"file://{directory}", namespace="n"), "key") is not None
     assert put(cache, "key", b"value", token) == "written"
-    assert bytes(cache._tiers.store.get("key", clock.now)[0]) == b"value"
+    assert bytes(cache._tiers.store.look("key", clock.now)[0][0]) == b"value"
     # It ended with the write.
     assert not cache._tiers.store.release("key", token)
     assert lease(other, "key") is not None
@@ -417,7 +417,7 @@ def test_an_expired_lease_is_taken_over_and_its_owner_superseded(cache, clock):
     assert "key" not in cache
     assert put(cache, "key", b"in time", token) == "written"
     assert put(cache, "key", b"late", late) == "superseded"
-    assert bytes(cache._tiers.store.get("key", clock.now)[0]) == b"in time"
+    assert bytes(cache._tiers.store.look("key", clock.now)[0][0]) == b"in time"
 
 
 @pytest.mark.parametrize("size", [10, 20_000])

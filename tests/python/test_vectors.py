@@ -152,7 +152,7 @@ def test_a_store_refuses_a_malformed_entry(vector, tmp_path):
     store = Store(str(tmp_path / "cache"))
     store.put_frames([(vector["key"], bytes.fromhex(vector["hex"]), [])], 0)
     with pytest.raises(FrameError, match=rf"at offset {vector['error_offset']}, expected "):
-        store.get(vector["key"], 0)
+        store.look(vector["key"], 0)
     with Cache(f"file://{tmp_path}/cache") as cache:
         assert cache.get(vector["key"], "missing") == "missing"
         assert cache.stats() == {"unreadable": 1}
@@ -193,7 +193,7 @@ def test_a_row_has_the_name_of_its_key(line, tmp_path):
     store = Store(str(tmp_path / "cache"))
     store.put_many([(key, "raw", b"value", {"type": "bytes"})], 0)
     assert b"e" + bytes.fromhex(line["name"]) in (tmp_path / "cache" / "index").read_bytes()
-    assert store.get(key, 0) == b"value"
+    assert store.look(key, 0)[0] == b"value"
 
 
 def registered():
