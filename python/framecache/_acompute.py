@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
-    from framecache._compute import Computer, Plan
+    from framecache._compute import Computer
+    from framecache._plan import Plan
 
 
 class AsyncComputer:

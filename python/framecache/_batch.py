@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from framecache._acompute import AsyncComputer
-    from framecache._compute import Computer, Plan
+    from framecache._compute import Computer
+    from framecache._plan import Plan
 
 
 class Lead:

@@ -6,7 +6,7 @@ import functools
 import types
 
 from framecache._asking import run
-from framecache._compute import Computer, Plan
+from framecache._compute import Computer
 from framecache._events import CacheInfo
 from framecache._framecache import MISSING, Call, InvalidArgument
 from framecache._identity import (
@@ -20,6 +20,7 @@ from framecache._identity import (
     label_of,
     parameters_of,
 )
+from framecache._plan import Plan
 from framecache._times import Lifetime, limit_of
 from framecache._values import check_codec, check_text, tags_of, texts_of
 

@@ -7,9 +7,9 @@ from types import CoroutineType
 
 from framecache._asking import at_leisure, here, run
 from framecache._base import Base
-from framecache._compute import Plan
 from framecache._entry import Entry
 from framecache._framecache import MISSING, FramecacheError, Store, StoreError
+from framecache._plan import Plan
 from framecache._reading import Found, is_light
 from framecache._tiers import frame_of
 from framecache._times import default_to, limit_of, milliseconds, now_by
