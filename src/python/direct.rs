@@ -5,6 +5,7 @@ use super::error::{guard, is_framecache_error};
 use super::store::Store;
 use super::stored::Shown;
 use pyo3::exceptions::{PyImportError, PyTypeError, PyUnicodeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyNotImplemented, PyString, PyTuple};
@@ -50,6 +51,12 @@ impl Direct {
         };
         self.counts.get().add(&what, 1)?;
         Ok(value)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.clock)?;
+        visit.call(&self.decode)?;
+        visit.call(&self.damaged)
     }
 }
 

@@ -5,6 +5,8 @@ others.
 from __future__ import annotations
 
 import datetime as dt
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -180,6 +182,22 @@ def test_the_clock_is_asked_each_time(cache, clock):
     assert direct.get("key", None, False) == "value"
     clock.advance(0.2)
     assert direct.get("key", None, False) is None
+
+
+def test_a_cache_whose_clock_refers_to_it_is_collected(directory):
+    class Own:
+        def time(self):
+            return 0.0
+
+        monotonic = time
+
+    clock = Own()
+    cache = Cache(f"file://{directory}", l1=None, clock=clock)
+    clock.cache = cache
+    gone = weakref.ref(cache)
+    del cache, clock
+    gc.collect()
+    assert gone() is None
 
 
 def test_several_values_are_decoded_in_one_go(cache):
