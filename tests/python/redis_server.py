@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 
 
+#: Not the one that tests seed: others that run at the same time would come by the same ports.
+_random = random.SystemRandom()
+
+
 def free_port() -> int:
     """One that no connection takes for its own end meanwhile, as those that the system chooses may."""
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = _random.randrange(10_000, 32_000)
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", port))
             return port

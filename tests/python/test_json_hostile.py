@@ -69,7 +69,7 @@ def test_default_that_changes_what_is_written_gives_json_or_an_error(option, whi
 
         def default(odd, container=container):
             changes_of(container)[change]()
-            gc.collect()
+            gc.collect(0)
             return "default"
 
         try:
