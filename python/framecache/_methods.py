@@ -288,7 +288,7 @@ class Methods(Base):
         codec: str | None = None,
     ) -> int:
         lifetime = self._lifetime_of(ttl, max_age)
-        tags = tags_of(tags) if tags != () else []
+        tags = tags_of(tags)
         codec = self._codec if codec is None else check_codec(codec)
         tiers = self._opened()
         if self._is_bypassed():
