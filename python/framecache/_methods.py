@@ -170,6 +170,7 @@ class Methods(Base):
             # Which of them it is shows when they are read one by one.
             found = ((key, self._find(key, views)) for key in keys)
             return {key: one.value for key, one in found if isinstance(one, Found)}
+        counts.add("store_hit", len(values))
         for key, encoded in rest.items():
             if isinstance(encoded, str):
                 counts.add(encoded)
@@ -178,10 +179,11 @@ class Methods(Base):
                 continue
             try:
                 values[key] = decode(*encoded, views)
+                counts.add("store_hit")
             except (FramecacheError, ImportError):
-                # It is looked at the long way, which counts and logs why.
-                self._find(key, views)
-        counts.add("store_hit", len(values))
+                # It is looked at the long way, which counts and logs why; it may be another one by then.
+                if isinstance(one := self._find(key, views), Found):
+                    values[key] = one.value
         return values
 
     def get_entry(self, key: str, *, views: bool = False) -> Entry | None:
